@@ -1,0 +1,5 @@
+"""`python -m serve` is `inhouse`."""
+
+from serve.cli import main
+
+main()

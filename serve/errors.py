@@ -1,0 +1,372 @@
+"""Everything that can go wrong, as one tree. Errors carry facts; the edges choose the words.
+
+InhouseError
+├─ SettingsError · CatalogError · UnknownModel
+├─ StoreError
+│  ├─ SourceUnreachable · AccessDenied · RepoNotFound · NotPulled
+│  └─ HashMismatch · UnsafeWeights · DiskFull · NotWritable · ConversionFailed
+├─ DoesNotFit
+├─ EngineError
+│  ├─ RuntimeMissing · RuntimeInstallFailed · IsolationUnavailable
+│  └─ StartFailed · StartTimedOut · EngineDied · Quarantined
+├─ ServeError
+│  └─ PortTaken · OpenDoor · NotRunning · AlreadyRunning · ControlLost · GatewayDied
+└─ RequestError
+   ├─ BadRequest · BodyTooLarge · Unauthorized · RouteNotFound · MethodNotAllowed
+   └─ ModelNotServed · ModelNotReady · ShuttingDown · EngineGone
+
+No HTTP status, no exit code, no hint lives here: `gateway/errors.py` and `cli/errors.py` hold one
+table each, and a house test demands every leaf in both. An error crosses a process border as
+`to_wire(error)` and comes back the same through `from_wire`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(eq=False)
+class InhouseError(Exception):
+    """The root. Every field is a fact that an edge may put into words."""
+
+    def __str__(self) -> str:
+        facts = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{type(self).__name__}({facts})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(eq=False)
+class SettingsError(InhouseError):
+    """A setting is unknown or has a value that it cannot have."""
+
+    place: str  # "inhouse.yaml", "environment", "flag --port"
+    key: str  # "server.port"
+    problem: str
+    suggestion: str | None = None
+
+
+@dataclass(eq=False)
+class CatalogError(InhouseError):
+    """A catalog file cannot be read."""
+
+    place: str  # the file
+    key: str  # "models.qwen3-8b.context"
+    problem: str
+    suggestion: str | None = None
+
+
+@dataclass(eq=False)
+class UnknownModel(InhouseError):
+    """No entry of the catalog has this name or alias."""
+
+    name: str
+    near: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class StoreError(InhouseError):
+    """Weights cannot be had or held."""
+
+
+@dataclass(eq=False)
+class SourceUnreachable(StoreError):
+    """The Hub, the package index or a folder did not answer."""
+
+    source: str
+    reason: str
+
+
+@dataclass(eq=False)
+class AccessDenied(StoreError):
+    """The source answered 401 or 403: no token, a wrong one, or a gated repository."""
+
+    repo: str
+    has_token: bool
+
+
+@dataclass(eq=False)
+class RepoNotFound(StoreError):
+    """The source does not know this repository, revision, package or folder."""
+
+    repo: str
+    revision: str | None = None
+
+
+@dataclass(eq=False)
+class NotPulled(StoreError):
+    """The weights are not here, or not sealed."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class HashMismatch(StoreError):
+    """A file is not the one that its source promised."""
+
+    file: str
+    expected: str
+    actual: str
+
+
+@dataclass(eq=False)
+class UnsafeWeights(StoreError):
+    """The repository holds something that we do not load (remote code, pickles only, a bad header)."""
+
+    file: str
+    reason: str
+
+
+@dataclass(eq=False)
+class DiskFull(StoreError):
+    """There is not enough room, found out before or while writing."""
+
+    path: str
+    needed_bytes: int | None
+    free_bytes: int
+
+
+@dataclass(eq=False)
+class NotWritable(StoreError):
+    """A folder of ours cannot be written."""
+
+    path: str
+    reason: str
+
+
+@dataclass(eq=False)
+class ConversionFailed(StoreError):
+    """The converter child ended badly."""
+
+    source: str
+    reason: str
+
+
+@dataclass(eq=False)
+class DoesNotFit(InhouseError):
+    """The plan's sum does not go into the device. `parts` shows it, in bytes."""
+
+    model: str
+    device: str
+    needed_bytes: int
+    free_bytes: int
+    parts: tuple[tuple[str, int], ...] = ()
+    remedy: str | None = None
+
+
+@dataclass(eq=False)
+class EngineError(InhouseError):
+    """An engine or its runtime failed."""
+
+
+@dataclass(eq=False)
+class RuntimeMissing(EngineError):
+    """No runtime for this device is installed."""
+
+    device: str
+    looked_in: str
+
+
+@dataclass(eq=False)
+class RuntimeInstallFailed(EngineError):
+    """The installer ended badly."""
+
+    name: str
+    reason: str
+
+
+@dataclass(eq=False)
+class IsolationUnavailable(EngineError):
+    """`--isolation required`, but the OS grants no namespaces."""
+
+    reason: str
+
+
+@dataclass(eq=False)
+class StartFailed(EngineError):
+    """An engine ended before it was ready. `cause` is the root cause found in its log."""
+
+    model: str
+    cause: str
+    log_path: str
+    exit_code: int | None
+    remedy: str | None = None
+
+
+@dataclass(eq=False)
+class StartTimedOut(EngineError):
+    """An engine was not ready in time."""
+
+    model: str
+    waited_s: float
+    log_path: str
+
+
+@dataclass(eq=False)
+class EngineDied(EngineError):
+    """A ready engine ended by itself."""
+
+    model: str
+    exit_code: int | None
+    log_path: str
+
+
+@dataclass(eq=False)
+class Quarantined(EngineError):
+    """An engine died too often in a row; it is not started again by itself."""
+
+    model: str
+    deaths: int
+    cause: str
+
+
+@dataclass(eq=False)
+class ServeError(InhouseError):
+    """The supervisor cannot start, or cannot be reached."""
+
+
+@dataclass(eq=False)
+class PortTaken(ServeError):
+    """Somebody else listens there."""
+
+    host: str
+    port: int
+
+
+@dataclass(eq=False)
+class OpenDoor(ServeError):
+    """A bind beyond loopback without an API key."""
+
+    host: str
+
+
+@dataclass(eq=False)
+class NotRunning(ServeError):
+    """Nobody answers at control.sock."""
+
+    socket: str
+
+
+@dataclass(eq=False)
+class AlreadyRunning(ServeError):
+    """Another supervisor holds control.sock."""
+
+    socket: str
+
+
+@dataclass(eq=False)
+class ControlLost(ServeError):
+    """The supervisor went away in the middle of an answer, or gave one we cannot read."""
+
+    reason: str
+
+
+@dataclass(eq=False)
+class GatewayDied(ServeError):
+    """The gateway process ends again and again."""
+
+    exit_code: int
+    log_path: str
+
+
+@dataclass(eq=False)
+class RequestError(InhouseError):
+    """A request that we, not the engine, answer with an error."""
+
+
+@dataclass(eq=False)
+class BadRequest(RequestError):
+    """The body is not what the route takes."""
+
+    problem: str
+    param: str | None = None
+
+
+@dataclass(eq=False)
+class BodyTooLarge(RequestError):
+    """More bytes than `server.max_body`."""
+
+    limit_bytes: int
+
+
+@dataclass(eq=False)
+class Unauthorized(RequestError):
+    """No key, or one that nobody knows."""
+
+    has_key: bool
+
+
+@dataclass(eq=False)
+class RouteNotFound(RequestError):
+    """No such path."""
+
+    method: str
+    path: str
+
+
+@dataclass(eq=False)
+class MethodNotAllowed(RequestError):
+    """The path is there, the method is not."""
+
+    method: str
+    path: str
+
+
+@dataclass(eq=False)
+class ModelNotServed(RequestError):
+    """The roster has no model of this name."""
+
+    name: str
+    near: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class ModelNotReady(RequestError):
+    """The model is wanted, but no replica of it can answer now."""
+
+    name: str
+    state: str  # "starting", "restarting", "quarantined"
+    retry_after_s: int
+
+
+@dataclass(eq=False)
+class ShuttingDown(RequestError):
+    """We drain; come back later."""
+
+    retry_after_s: int
+
+
+@dataclass(eq=False)
+class EngineGone(RequestError):
+    """The engine went away before, or in the middle of, its answer."""
+
+    model: str
+    is_started: bool  # the head of the answer had been passed on already
+
+
+def leaves(root: type[InhouseError] = InhouseError) -> list[type[InhouseError]]:
+    """All concrete errors: classes without subclasses, in order of definition."""
+    below = root.__subclasses__()
+    return [leaf for child in below for leaf in leaves(child)] if below else [root]
+
+
+def to_wire(error: InhouseError) -> dict[str, Any]:
+    """An error as a JSON-able record."""
+    facts = {field.name: getattr(error, field.name) for field in fields(error)}
+    return {"error": type(error).__name__, "facts": facts}
+
+
+def from_wire(record: Mapping[str, Any]) -> InhouseError:
+    """The error that `to_wire` wrote; a `ControlLost` if the record is none of ours."""
+    known = {leaf.__name__: leaf for leaf in leaves()}
+    try:
+        kind, facts = known[record["error"]], record["facts"]
+        return kind(**{name: _frozen(value) for name, value in facts.items()})
+    except (KeyError, TypeError, AttributeError):
+        return ControlLost(reason=f"an answer that is not understood: {record!r}")
+
+
+def _frozen(value: Any) -> Any:
+    """JSON has no tuples; our facts have no lists."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,27 @@
+"""Structured lines to stderr. Only `cli/` and the gateway's entry call `configure`."""
+
+import logging
+import sys
+import time
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def configure(level: str, process: str) -> None:
+    """Send every log record of this process to stderr as `time level process: message`."""
+    formatter = logging.Formatter(
+        f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {process}: %(message)s", "%Y-%m-%dT%H:%M:%S"
+    )
+    formatter.converter = time.gmtime
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("httpx", "httpcore", "huggingface_hub", "urllib3", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def fields(**facts: object) -> str:
+    """`key=value` pairs in the order given, for the end of a log message."""
+    return " ".join(f"{key}={value}" for key, value in facts.items())
