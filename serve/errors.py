@@ -112,7 +112,7 @@ class HashMismatch(StoreError):
 
 @dataclass(eq=False)
 class UnsafeWeights(StoreError):
-    """The repository holds something that we do not load (remote code, pickles only, a bad header)."""
+    """The repository holds something that we do not load (code, pickles only, a bad header)."""
 
     file: str
     reason: str

@@ -1,10 +1,12 @@
 """Structured lines to stderr. Only `cli/` and the gateway's entry call `configure`."""
 
+import json
 import logging
+import re
 import sys
 import time
 
-LEVELS = ("debug", "info", "warning", "error")
+_PLAIN_WORD = re.compile(r"[!#-<>-~]+")  # printable ASCII without space, `"` and `=`
 
 
 def configure(level: str, process: str) -> None:
@@ -23,5 +25,12 @@ def configure(level: str, process: str) -> None:
 
 
 def fields(**facts: object) -> str:
-    """`key=value` pairs in the order given, for the end of a log message."""
-    return " ".join(f"{key}={value}" for key, value in facts.items())
+    """`key=value` pairs in the order given, for the end of a log message.
+
+    A value that is not one plain word is quoted, so that nobody can forge a line or a field.
+    """
+    return " ".join(f"{key}={_word(str(value))}" for key, value in facts.items())
+
+
+def _word(text: str) -> str:
+    return text if _PLAIN_WORD.fullmatch(text) else json.dumps(text)

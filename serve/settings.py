@@ -12,15 +12,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from serve.errors import SettingsError
 from serve.units import parse_bytes, parse_seconds
 
-Bytes = Annotated[int, BeforeValidator(lambda v: parse_bytes(v) if isinstance(v, str) else v), Field(ge=0)]
-Seconds = Annotated[
-    float, BeforeValidator(lambda v: parse_seconds(v) if isinstance(v, str) else v), Field(ge=0)
+Bytes = Annotated[
+    int, BeforeValidator(lambda v: parse_bytes(v) if isinstance(v, str) else v), Field(ge=0)
 ]
+Seconds = Annotated[
+    float,
+    BeforeValidator(lambda v: parse_seconds(v) if isinstance(v, str) else v),
+    Field(ge=0, allow_inf_nan=False),
+]
+# A path is used from other folders too (engines, the installer). Links stay as they are: the
+# interpreter of a virtual environment is one.
+Place = Annotated[Path, AfterValidator(Path.absolute)]
 
 
 class _Group(BaseModel):
@@ -28,12 +43,16 @@ class _Group(BaseModel):
 
 
 class Paths(_Group):
-    home: Path = Field(Path(), description="Where runtimes, weights, manifests and logs lie.")
-    run: Path = Field(Path(), description="Where control.sock and the engines' sockets lie.")
-    catalog: Path | None = Field(None, description="A catalog of your own, laid over models.yaml.")
+    """Where things lie."""
+
+    home: Place = Field(Path(), description="Where runtimes, weights, manifests and logs lie.")
+    run: Place = Field(Path(), description="Where control.sock and the engines' sockets lie.")
+    catalog: Place | None = Field(None, description="A catalog of your own, laid over models.yaml.")
 
 
 class Server(_Group):
+    """The HTTP side, and what is served."""
+
     models: tuple[str, ...] = Field((), description="Models to serve when none is named.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
@@ -46,7 +65,9 @@ class Server(_Group):
 
 
 class Engine(_Group):
-    python: Path | None = Field(None, description="An interpreter that has vLLM already.")
+    """How models are run."""
+
+    python: Place | None = Field(None, description="An interpreter that has vLLM already.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What engines run on.")
     isolation: Literal["auto", "required", "off"] = Field(
         "auto", description="Engines without any network: where possible, or refuse to start."
@@ -65,12 +86,16 @@ class Engine(_Group):
 
 
 class Hub(_Group):
+    """Where weights come from."""
+
     endpoint: str = Field("https://huggingface.co", description="The Hub, or a mirror of it.")
     token: SecretStr | None = Field(None, description="Token for gated and private repositories.")
-    home: Path = Field(Path(), description="The Hub client's folder, shared with other tools.")
+    home: Place = Field(Path(), description="The Hub client's folder, shared with other tools.")
 
 
 class Log(_Group):
+    """What is said on stderr."""
+
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
 
 
@@ -93,6 +118,7 @@ _OWN_VARIABLES = {
     "hub.home": "HF_HOME",
 }
 CONFIG_VARIABLE = "INHOUSE_CONFIG"
+_SECRETS = ("server.api_key", "hub.token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +142,23 @@ def table() -> Iterator[Setting]:
             yield Setting(key, variable, field.default, field.description or "")
 
 
-def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+def load(
+    flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
+) -> Settings:
     """Merge flags (key → value, None = not given), environment and file; SettingsError if bad.
 
     `file` None: `$INHOUSE_CONFIG`, else `./inhouse.yaml` where it is there, else none.
+    Paths become absolute, seen from the working folder; `~` is the home folder.
     """
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
 
     def put(key: str, value: Any, place: str) -> None:
-        values[key], places[key] = value, place
+        if value is not None:
+            values[key], places[key] = value, place
 
     for setting in table():
-        if setting.key.startswith("paths.") or setting.key == "hub.home":
-            put(setting.key, _default_path(setting.key, environ), "default")
+        put(setting.key, _default_path(setting.key, environ), "default")
     path = _config_file(file, environ)
     if path is not None:
         for key, value in _read_file(path).items():
@@ -140,29 +169,29 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None
         if text != "":
             put(setting.key, _from_text(setting, text), f"environment {setting.variable}")
     for key, value in flags.items():
-        if value is not None:
-            put(key, value, f"flag {key}")
-    return _validate(values, places)
+        put(key, value, f"flag {key}")
+    return _validate({key: _at_home(value, environ) for key, value in values.items()}, places)
 
 
 def _validate(values: Mapping[str, Any], places: Mapping[str, str]) -> Settings:
     nested: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         group, name = key.split(".", 1)
-        if value is not None:
-            nested.setdefault(group, {})[name] = value
+        nested.setdefault(group, {})[name] = value
     try:
         return Settings.model_validate(nested)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        place = next((where for known, where in places.items() if key.startswith(known)), "default")
-        shown = "" if "key" in key or "token" in key else f": {first['input']!r}"
-        raise SettingsError(place, key, first["msg"] + shown) from None
+        setting = ".".join(key.split(".")[:2])
+        is_told = first["type"] == "value_error" or setting in _SECRETS
+        problem = first["msg"].removeprefix("Value error, ")
+        shown = "" if is_told else f": {first['input']!r}"
+        raise SettingsError(places.get(setting, "default"), key, problem + shown) from None
 
 
 def _default_path(key: str, environ: Mapping[str, str]) -> Path | None:
-    home = Path(environ.get("HOME") or Path.home())
+    home = _home(environ)
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
     own = Path(environ.get("INHOUSE_HOME") or data / "inhouse")
@@ -184,24 +213,37 @@ def _config_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise SettingsError(str(path), "", f"cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(str(path), "", f"is not YAML: {_one_line(error)}") from error
+    content = _read_yaml(path)
     flat: dict[str, Any] = {}
     known = [setting.key for setting in table()]
     if not isinstance(content, dict):
         raise SettingsError(str(path), "", "must be a mapping of groups")
     for group, entries in content.items():
-        if not isinstance(entries, dict):
-            _check_key(str(path), f"{group}", sorted({key.split(".")[0] for key in known}))
+        _check_key(str(path), f"{group}", list(Settings.model_fields))
+        if not isinstance(entries, dict | None):
             raise SettingsError(str(path), f"{group}", "must be a mapping")
-        for name, value in entries.items():
+        for name, value in (entries or {}).items():
             _check_key(str(path), f"{group}.{name}", known)
-            flat[f"{group}.{name}"] = value
+            flat[f"{group}.{name}"] = _word(value)
     return flat
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise SettingsError(str(path), "", f"cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        # `from None`, and not its own words: they quote the line, which may hold a key.
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SettingsError(str(path), "", f"is not YAML: line {line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError(str(path), "", f"is not YAML: {type(error).__name__}") from None
+
+
+def _word(value: Any) -> Any:
+    """YAML reads `off` as false. No setting is a truth value, so it is meant as the word."""
+    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
 
 
 def _check_key(place: str, key: str, known: list[str]) -> None:
@@ -220,8 +262,16 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
 
 def _from_text(setting: Setting, text: str) -> Any:
     """Lists are written with commas in the environment."""
-    return tuple(text.split(",")) if isinstance(setting.default, tuple) else text
+    if isinstance(setting.default, tuple):
+        return tuple(part.strip() for part in text.split(","))
+    return text
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _at_home(value: Any, environ: Mapping[str, str]) -> Any:
+    """`~/models` as a shell reads it."""
+    is_at_home = isinstance(value, str) and value.startswith("~/")
+    return f"{_home(environ)}{value[1:]}" if is_at_home else value
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or Path.home())

