@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
+from serve.errors import ControlLost
+
 State = Literal["starting", "ready", "restarting", "quarantined"]
 
 
@@ -40,3 +44,15 @@ class Roster:
     models: tuple[ServedModel, ...] = ()
     key_digests: frozenset[str] = field(default_factory=frozenset)
     is_draining: bool = False
+
+    def to_line(self) -> bytes:
+        """One line of JSON for the feed, newline included."""
+        return msgspec.json.encode(self) + b"\n"
+
+    @staticmethod
+    def from_line(line: bytes) -> "Roster":
+        """The roster that `to_line` wrote; ControlLost if the line is none."""
+        try:
+            return msgspec.json.decode(line, type=Roster)
+        except msgspec.MsgspecError as error:
+            raise ControlLost(f"a roster that is not understood: {error}") from error

@@ -1,0 +1,85 @@
+"""The gateway processes: kept alive on one listening socket that belongs to the supervisor."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve.engine import Child
+from serve.log import fields
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_DELAY_S = 5.0
+# A gateway that ran this long was well; its next death starts the back-off anew.
+_WELL_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """How a gateway is run. `fd`: the listening socket, inherited by each of them."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    fd: int
+    log_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatus:
+    """One gateway, as `ps` shows it."""
+
+    pid: int | None
+    restarts: int
+
+
+class GatewayPool:
+    """Keeps `count` gateways running. Connections made while one is down wait in the backlog.
+
+    The socket stays open in the supervisor, so a gateway may die and come back without a
+    refused connection; the kernel ends a gateway whose supervisor dies, which frees the port.
+    """
+
+    def __init__(self, config: GatewayConfig, count: int) -> None:
+        self._config = config
+        self._children: list[Child | None] = [None] * count
+        self._restarts = [0] * count
+        self._is_stopping = False
+        self._tasks = [asyncio.create_task(self._keep(slot)) for slot in range(count)]
+
+    def status(self) -> tuple[GatewayStatus, ...]:
+        """Every gateway slot."""
+        return tuple(
+            GatewayStatus(child.pid if child else None, restarts)
+            for child, restarts in zip(self._children, self._restarts, strict=True)
+        )
+
+    async def stop(self, drain_s: float) -> None:
+        """SIGTERM to all; each finishes what it is answering within `drain_s`, then is killed."""
+        self._is_stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = [child for child in self._children if child is not None]
+        await asyncio.gather(*(child.stop(drain_s) for child in running))
+
+    async def _keep(self, slot: int) -> None:
+        loop = asyncio.get_running_loop()
+        delay_s = 0.0
+        while not self._is_stopping:
+            started_s = loop.time()
+            child = self._children[slot] = Child.spawn(
+                self._config.argv,
+                self._config.env,
+                self._config.log_dir / f"gateway-{slot}.log",
+                pass_fds=(self._config.fd,),
+                dies_with_us=True,
+            )
+            code = await child.wait()
+            self._children[slot] = None
+            delay_s = 0.0 if loop.time() - started_s > _WELL_AFTER_S else delay_s
+            logger.error("gateway ended %s", fields(slot=slot, code=code, restart_after_s=delay_s))
+            self._restarts[slot] += 1
+            await asyncio.sleep(delay_s)
+            delay_s = min(max(0.2, delay_s * 2), _LONGEST_DELAY_S)

@@ -1,0 +1,7 @@
+"""What can be served now: the snapshot, its feed, and the choice of a replica."""
+
+from serve.roster.choice import choose
+from serve.roster.feed import follow
+from serve.roster.roster import Replica, Roster, ServedModel, State
+
+__all__ = ["Replica", "Roster", "ServedModel", "State", "choose", "follow"]

@@ -1,0 +1,81 @@
+"""A fleet over a real pool whose engines are the fake vLLM, with weights of a few bytes."""
+
+import asyncio
+import contextlib
+import json
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serve.catalog import load_catalog
+from serve.engine import EnginePool
+from serve.fleet import Fleet, FleetConfig
+from serve.hardware import Cpu, Machine
+from serve.plan import Wishes
+from serve.store import HubAccess, Store, Tools
+from tests.engine_unit.pools import pool_config, short_folder
+
+GIB = 2**30
+MACHINE = Machine(Cpu("test", (0, 1), ((0, 1),), frozenset(), 16 * GIB, 12 * GIB))
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+    "intermediate_size": 64, "vocab_size": 1000, "max_position_embeddings": 4096,
+    "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def write_weights(folder: Path) -> None:
+    """The least that the store takes for weights."""
+    folder.mkdir(parents=True)
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def write_catalog(folder: Path, **models: dict[str, Any]) -> Path:
+    """A catalog of dir models; each value holds the fake's knobs."""
+    entries = {}
+    for name, knobs in models.items():
+        write_weights(folder / name)
+        entries[name] = {
+            "family": "qwen2", "dir": str(folder / name), "context": 2048, "parameters": "1K",
+            "aliases": [f"{name}-alias"],
+            "engine_args": {f"fake-{knob.replace('_', '-')}": v for knob, v in knobs.items()},
+        }  # fmt: skip
+    path = folder / "models.yaml"
+    path.write_text(yaml.safe_dump({"models": entries}))
+    return path
+
+
+@contextlib.asynccontextmanager
+async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Fleet]:
+    """A running fleet; nothing is left of it at the end."""
+
+    def unused(*_: object) -> Any:
+        raise AssertionError("a dir model is neither fetched nor converted")
+
+    hub = HubAccess("http://unused", None, home / "hf")
+    store = Store(home, hub, Tools(unused, unused))
+    config = FleetConfig(Wishes(), frozenset({"k"}), drain_s=1.0)
+    async with EnginePool(pool_config(home, **changes), lambda: 0) as pool:
+        made = Fleet(config, load_catalog(catalog), store, pool, lambda: MACHINE)
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+async def state_is(made: Fleet, state: str) -> None:
+    """Follow the rosters until the only model is in this state."""
+    async with asyncio.timeout(20):
+        async for roster in made.rosters():
+            if roster.models and roster.models[0].state == state:
+                return
+
+
+__all__ = ["fleet", "short_folder", "state_is", "write_catalog"]

@@ -1,0 +1,132 @@
+"""The fleet, with real guards and fake engines."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from serve.errors import ModelNotServed, ShuttingDown, StartFailed, UnknownModel, from_wire
+from tests.fleet.houses import fleet, short_folder, state_is, write_catalog
+
+
+def test_a_model_is_loaded_once_for_all_who_ask(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={"load_s": 0.2})
+        async with fleet(home, catalog) as made:
+            statuses = await asyncio.gather(*(made.load(n) for n in ("small", "small-alias") * 5))
+            assert len({status.pid for status in statuses}) == 1
+            (model,) = made.roster().models
+            assert (model.name, model.aliases, model.state) == ("small", ("small-alias",), "ready")
+            assert model.context_tokens == 2048
+            assert model.replicas[0].socket == statuses[0].socket
+            assert made.roster().key_digests == {"k"}
+
+    _in_house(check)
+
+
+def test_what_fails_at_the_first_start_is_raised_and_not_wanted_any_more(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, bad={"die_loading": "oom"})
+        async with fleet(home, catalog) as made:
+            with pytest.raises(StartFailed) as failed:
+                await made.load("bad")
+            assert "core initialization failed" not in failed.value.cause.lower()
+            assert made.status() == ()
+            assert made.roster().models == ()
+            with pytest.raises(UnknownModel) as unknown:
+                await made.load("badd")
+            assert unknown.value.near
+
+    _in_house(check)
+
+
+def test_an_engine_that_is_killed_comes_back_with_another_socket(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        async with fleet(home, write_catalog(tmp_path, small={})) as made:
+            before = await made.load("small")
+            assert before.pid is not None
+            os.kill(before.pid, signal.SIGKILL)
+            await state_is(made, "restarting")
+            await state_is(made, "ready")
+            (after,) = made.status()
+            assert (after.restarts, after.problem) == (1, None)
+            assert after.socket != before.socket
+            assert not psutil.pid_exists(before.pid)
+
+    _in_house(check)
+
+
+def test_an_engine_that_keeps_dying_is_quarantined_and_tried_when_asked(
+    tmp_path: Path,
+) -> None:
+    async def check(home: Path) -> None:
+        async with fleet(home, write_catalog(tmp_path, frail={"die_after_s": 0.1})) as made:
+            first = await made.load("frail")
+            await state_is(made, "quarantined")
+            (status,) = made.status()
+            assert status.restarts == 4
+            assert status.problem is not None
+            assert type(from_wire(status.problem)).__name__ == "Quarantined"
+            again = await made.load("frail")
+            assert again.state == "ready" and again.pid != first.pid
+
+    _in_house(check)
+
+
+def test_unloading_ends_the_engine(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        async with fleet(home, write_catalog(tmp_path, small={})) as made:
+            status = await made.load("small")
+            await made.unload("small-alias")
+            assert status.pid is not None and not psutil.pid_exists(status.pid)
+            assert made.roster().models == ()
+            with pytest.raises(ModelNotServed):
+                await made.unload("small")
+
+    _in_house(check)
+
+
+def test_unloading_while_loading_leaves_nothing(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        async with fleet(home, write_catalog(tmp_path, slow={"load_s": 60})) as made:
+            loading = asyncio.create_task(made.load("slow"))
+            while not made.status():
+                await asyncio.sleep(0.01)
+            await made.unload("slow")
+            with pytest.raises(ModelNotServed):
+                await loading
+
+    _in_house(check)
+
+
+def test_a_caller_who_leaves_does_not_end_the_load(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        async with fleet(home, write_catalog(tmp_path, small={"load_s": 0.5})) as made:
+            impatient = asyncio.create_task(made.load("small"))
+            patient = asyncio.create_task(made.load("small"))
+            while not made.status():
+                await asyncio.sleep(0.01)
+            impatient.cancel()
+            assert (await patient).state == "ready"
+
+    _in_house(check)
+
+
+def test_a_draining_fleet_takes_nothing_new(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        async with fleet(home, write_catalog(tmp_path, small={})) as made:
+            made.refuse_new()
+            assert made.roster().is_draining
+            with pytest.raises(ShuttingDown):
+                await made.load("small")
+
+    _in_house(check)
+
+
+def _in_house(check: Any) -> None:
+    with short_folder() as home:
+        asyncio.run(check(home))

@@ -1,0 +1,114 @@
+"""Tiny models as bytes, specs for them, and a store that records what it is told."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serve.catalog import DirSource, HubSource, ModelSpec, WheelSource
+from serve.catalog.spec import License
+from serve.errors import NotPulled
+from serve.store import HubAccess, Store, Tools
+
+REPO = "org/tiny"
+
+
+def safetensors(tensors: Mapping[str, bytes]) -> bytes:
+    """A true safetensors file of one-dimensional U8 tensors."""
+    header, begin = {}, 0
+    for name, data in tensors.items():
+        span = [begin, begin + len(data)]
+        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": span}
+        begin += len(data)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + b"".join(tensors.values())
+
+
+def model_files(weight_bytes: int = 4096) -> dict[str, bytes]:
+    """The files of a repository with one shard, and things that nobody should fetch."""
+    return {
+        "config.json": json.dumps({"architectures": ["LlamaForCausalLM"]}).encode(),
+        "tokenizer.json": b'{"version": "1.0"}',
+        "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast"}',
+        "chat_template.jinja": b"{{ messages }}",
+        "model.safetensors": safetensors(
+            {"w": (bytes(range(251)) * (weight_bytes // 251 + 1))[:weight_bytes]}
+        ),
+        "README.md": b"# Tiny",
+        "modeling_tiny.py": b"raise SystemExit('remote code ran')",
+        "pytorch_model.bin": b"pickle" * 400,
+        "original/consolidated.safetensors": safetensors({"w": b"x" * 2048}),
+    }
+
+
+FETCHED = {
+    "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "model.safetensors",
+}  # fmt: skip
+
+
+def spec(source: HubSource | WheelSource | DirSource, name: str = "tiny") -> ModelSpec:
+    """A catalog entry with this source."""
+    return ModelSpec(name, "Tiny", source, License("mit", "yes"), "LlamaForCausalLM", 128, "1K")
+
+
+HUB_SPEC = spec(HubSource(REPO))
+
+
+def no_convert(gguf: Path, target: Path) -> None:
+    raise AssertionError("nothing to convert here")
+
+
+def no_wheel(package: str, version: str, folder: Path) -> Path:
+    raise AssertionError("no wheel is wanted here")
+
+
+NO_TOOLS = Tools(no_convert, no_wheel)
+
+
+def store_at(
+    tmp_path: Path, endpoint: str = "http://127.0.0.1:9", token: str | None = None,
+    tools: Tools = NO_TOOLS,
+) -> Store:  # fmt: skip
+    """A store with both homes below `tmp_path`."""
+    return Store(tmp_path / "home", HubAccess(endpoint, token, tmp_path / "hf"), tools)
+
+
+@dataclass
+class Recorder:
+    """Progress that remembers. `on_note` lets a test act when somebody waits."""
+
+    labels: list[str] = field(default_factory=list)
+    totals: list[int | None] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    advanced: int = 0
+    running: int = 0
+    noted: threading.Event = field(default_factory=threading.Event)
+    on_advance: Callable[[int], None] = lambda n: None
+
+    def start(self, label: str, total_bytes: int | None) -> None:
+        self.labels.append(label)
+        self.totals.append(total_bytes)
+        self.running += 1
+
+    def advance(self, n_bytes: int) -> None:
+        self.advanced += n_bytes
+        self.on_advance(n_bytes)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.noted.set()
+
+    def finish(self) -> None:
+        self.running -= 1
+
+
+def nothing_is_held(tmp_path: Path) -> bool:
+    """Whether the store below `tmp_path` has no weights at all, not even for the Hub's spec."""
+    store = store_at(tmp_path)
+    with contextlib.suppress(NotPulled):
+        store.weights(HUB_SPEC)
+        return False
+    return store.list() == () and not list((tmp_path / "home" / "manifests").glob("*.json"))
