@@ -81,7 +81,7 @@ class Engine(_Group):
     context: int | None = Field(None, ge=16, description="Longest context in tokens.")
     kv_cache: Bytes | None = Field(None, description="Bytes for the KV cache on each device.")
     start_timeout: Seconds = Field(900.0, description="How long an engine may take to be ready.")
-    grace: Seconds = Field(5.0, description="How long engines outlive a dead supervisor.")
+    grace: Seconds = Field(4.0, description="How long engines outlive a dead supervisor.")
     args: tuple[str, ...] = Field((), description="More flags for vLLM, as they are.")
 
 

@@ -32,6 +32,7 @@ class GatewayStatus:
 
     pid: int | None
     restarts: int
+    exit_code: int | None = None  # of the last one that ended
 
 
 class GatewayPool:
@@ -45,14 +46,17 @@ class GatewayPool:
         self._config = config
         self._children: list[Child | None] = [None] * count
         self._restarts = [0] * count
+        self._exit_codes: list[int | None] = [None] * count
         self._is_stopping = False
         self._tasks = [asyncio.create_task(self._keep(slot)) for slot in range(count)]
 
     def status(self) -> tuple[GatewayStatus, ...]:
         """Every gateway slot."""
         return tuple(
-            GatewayStatus(child.pid if child else None, restarts)
-            for child, restarts in zip(self._children, self._restarts, strict=True)
+            GatewayStatus(child.pid if child else None, restarts, code)
+            for child, restarts, code in zip(
+                self._children, self._restarts, self._exit_codes, strict=True
+            )
         )
 
     async def stop(self, drain_s: float) -> None:
@@ -81,5 +85,6 @@ class GatewayPool:
             delay_s = 0.0 if loop.time() - started_s > _WELL_AFTER_S else delay_s
             logger.error("gateway ended %s", fields(slot=slot, code=code, restart_after_s=delay_s))
             self._restarts[slot] += 1
+            self._exit_codes[slot] = code
             await asyncio.sleep(delay_s)
             delay_s = min(max(0.2, delay_s * 2), _LONGEST_DELAY_S)

@@ -159,6 +159,6 @@ class Keeper:
             pid=self.status.pid if state == "ready" else None,
             socket=self.status.socket if state == "ready" else None,
         )
-        level = logging.INFO if problem is None else logging.ERROR
-        logger.log(level, "model %s", fields(name=self.spec.name, state=state, problem=problem))
+        facts = fields(name=self.spec.name, **({"problem": problem} if problem else {}))
+        logger.log(logging.ERROR if problem else logging.INFO, "model is %s %s", state, facts)
         self._changed()

@@ -38,7 +38,7 @@ CPU_WEIGHTS_FACTOR = 1.1
 # The KV cache of a CPU takes at most this share of the free memory and room for so many requests of
 # full length: the machine is seldom ours alone, and two models may be wanted (our choice).
 CPU_KV_SHARE = 1 / 3
-CPU_KV_CONTEXTS = 32
+CPU_KV_CONTEXTS = 16
 
 # Tokens per block of KV cache (v1/attention/backends; platforms/cpu.py). The CPU's reference MLA
 # backend takes 16, of which 128 is a multiple.

@@ -58,9 +58,9 @@ def test_the_starter_on_a_small_machine() -> None:
     plan = starter_on(20)
     assert (plan.device, plan.gpus, plan.cores, plan.tensor_parallel) == ("cpu", (), (0, 1), 1)
     assert plan.context_tokens == 8192
-    # 32 requests of full length (each with a null block), in blocks of 128 x 23,040 bytes.
-    assert plan.kv_cache_bytes == 32 * 65 * 128 * 23040
-    assert plan.kv_tokens == 32 * 65 * 128
+    # 16 requests of full length (each with a null block), in blocks of 128 x 23,040 bytes.
+    assert plan.kv_cache_bytes == 16 * 65 * 128 * 23040
+    assert plan.kv_tokens == 16 * 65 * 128
     assert plan.is_kv_fixed and plan.note is None
     assert [label for label, _ in plan.parts] == ["weights", "engine processes", "KV cache"]
     assert parts_sum(plan) < 20 * GIB

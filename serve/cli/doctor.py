@@ -1,0 +1,67 @@
+"""`inhouse doctor`: what this machine can do, what is missing, and the cure."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from serve.cli import output, rooms
+from serve.cli.flags import JsonFlag, with_settings
+from serve.engine import doctor_checks
+from serve.errors import RuntimeMissing
+from serve.hardware import Machine, read_machine
+from serve.settings import Settings
+from serve.units import show_bytes
+
+_T = TypeVar("_T")
+
+
+@with_settings("paths", "engine", "hub")
+def doctor(settings: Settings, as_json: JsonFlag = False) -> None:
+    """Look at this machine: what it can do, what is missing, and the cure."""
+    machine = read_machine()
+    runtime = _unless_missing(lambda: rooms.runtimes(settings).find(rooms.device(settings)))
+    checks = doctor_checks(runtime, settings.paths.run)
+    facts = [*_machine_facts(machine), *_place_facts(settings)]
+    if as_json:
+        record = {"facts": dict(facts), "checks": [asdict(check) for check in checks]}
+        output.put_json(record | {"machine": asdict(machine)})
+        return
+    output.put_facts(facts)
+    output.put("")
+    for check in checks:
+        output.put_check(check.name, check.is_ok, check.found, check.cure)
+
+
+def _unless_missing(find: Callable[[], _T]) -> _T | None:
+    try:
+        return find()
+    except RuntimeMissing:
+        return None
+
+
+def _machine_facts(machine: Machine) -> list[tuple[str, str]]:
+    cpu = machine.cpu
+    memory = f"{show_bytes(cpu.free_bytes)} free of {show_bytes(cpu.total_bytes)}"
+    facts = [("processor", f"{cpu.name}, {len(cpu.cores)} cores"), ("memory", memory)]
+    for gpu in machine.gpus:
+        free = f"{show_bytes(gpu.free_bytes)} free of {show_bytes(gpu.total_bytes)}"
+        facts.append((f"GPU {gpu.index}", f"{gpu.name}, {free}, driver {machine.driver}"))
+    if not machine.gpus:
+        facts.append(("GPU", machine.gpu_problem or "none: engines run on the processor"))
+    return facts
+
+
+def _place_facts(settings: Settings) -> list[tuple[str, str]]:
+    home = settings.paths.home
+    free = shutil.disk_usage(_nearest(home)).free
+    return [
+        ("home", f"{home} ({show_bytes(free)} free)"),
+        ("Hub", f"{settings.hub.endpoint}, token: {'yes' if settings.hub.token else 'no'}"),
+    ]
+
+
+def _nearest(path: Path) -> Path:
+    """The nearest folder that is there already."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())

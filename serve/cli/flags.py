@@ -1,0 +1,168 @@
+"""Settings as flags: generated from the table in `serve.settings`, so no setting is without one.
+
+A verb that is decorated with `@with_settings("server", …)` takes a parameter `settings: Settings`
+and gets the flags of those groups, merged with environment and `inhouse.yaml`.
+"""
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, SecretStr
+
+from serve.errors import SettingsError
+from serve.settings import Setting, Settings, load, table
+from serve.units import show_bytes, show_seconds
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.", metavar=" ")]
+
+# Everything else is called as the last part of its key: `server.max_body` is `--max-body`.
+_NAMES = {
+    "paths.catalog": "--catalog-file",
+    "engine.python": "--engine-python",
+    "engine.args": "--engine-arg",
+    "hub.endpoint": "--hf-endpoint",
+    "hub.token": "--hf-token",
+    "hub.home": "--hf-home",
+    "log.level": "--log-level",
+}
+_ARGUMENTS = ("server.models",)  # said without a flag: inhouse serve MODEL…
+_PANELS = {
+    "server": "Server",
+    "engine": "Engine",
+    "paths": "Places",
+    "hub": "Hugging Face Hub",
+    "log": "Log",
+}
+_METAVARS = {
+    "paths.home": "FOLDER",
+    "paths.run": "FOLDER",
+    "paths.catalog": "FILE",
+    "server.host": "ADDRESS",
+    "server.max_body": "SIZE",
+    "server.drain": "TIME",
+    "engine.python": "FILE",
+    "engine.kv_cache": "SIZE",
+    "engine.start_timeout": "TIME",
+    "engine.grace": "TIME",
+    "engine.args": "FLAG",
+    "hub.endpoint": "URL",
+    "hub.home": "FOLDER",
+}
+_CONFIG = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings in YAML (default ./inhouse.yaml).", metavar="FILE"),
+]
+
+
+def with_settings(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the flags of groups or single keys, and the merged settings as `settings`."""
+    # In the order asked for, which is the order of the panels in the help.
+    settings = [
+        setting
+        for want in wanted
+        for setting in table()
+        if want in (setting.key, setting.key.split(".")[0]) and setting.key not in _ARGUMENTS
+    ]
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        @wraps(verb)
+        def run(**given: Any) -> None:
+            config = given.pop("config_file")
+            flags = {s.key: _value(s, given.pop(_parameter(s))) for s in settings}
+            verb(**given, settings=merged(flags, config))
+
+        own = [p for p in inspect.signature(verb).parameters.values() if p.name != "settings"]
+        more = [_as_parameter("config_file", _CONFIG), *map(_flag, settings)]
+        run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def merged(flags: dict[str, Any], config: Path | None) -> Settings:
+    """Settings from flags, this process's environment and the file; names flags as typed."""
+    try:
+        return load(flags, os.environ, config)
+    except SettingsError as error:
+        if not error.place.startswith("flag "):
+            raise
+        name = next(flag_name(s) for s in table() if error.key.startswith(s.key))
+        raise SettingsError("flag", name, error.problem, error.suggestion) from None
+
+
+def flag_name(setting: Setting) -> str:
+    """`--max-body` for `server.max_body`; secrets are read from a file, as `--api-key-file`."""
+    usual = "--" + setting.key.split(".")[1].replace("_", "-")
+    return _NAMES.get(setting.key, usual) + ("-file" if _is_secret(setting) else "")
+
+
+def _flag(setting: Setting) -> inspect.Parameter:
+    option = typer.Option(
+        flag_name(setting),
+        help=setting.help.rstrip(".") + _default(setting),
+        metavar=_metavar(setting),
+        rich_help_panel=_PANELS[setting.key.split(".")[0]],
+    )
+    kind = list[str] if isinstance(setting.default, tuple) else str
+    return _as_parameter(_parameter(setting), Annotated[kind | None, option])
+
+
+def _default(setting: Setting) -> str:
+    match setting.default:
+        case None | ():
+            return ""
+        case Path():
+            return f" (${setting.variable})"  # what it is then is known at the run only
+        case float(seconds):
+            return f" (default {show_seconds(seconds)})"
+        case int(size) if _METAVARS.get(setting.key) == "SIZE":
+            return f" (default {show_bytes(size)})"
+        case other:
+            return f" (default {other})"
+
+
+def _as_parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _parameter(setting: Setting) -> str:
+    return setting.key.replace(".", "_")
+
+
+def _value(setting: Setting, given: Any) -> Any:
+    if given is None or given == []:
+        return None
+    if not _is_secret(setting):
+        return tuple(given) if isinstance(given, list) else given
+    try:
+        return Path(given).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("flag", flag_name(setting), f"cannot be read: {error}") from error
+
+
+def _metavar(setting: Setting) -> str:
+    kind = _kind(setting)
+    for part in (kind, *get_args(kind)):
+        if get_origin(part) is Literal:
+            return "|".join(get_args(part))
+    if _is_secret(setting):
+        return "FILE"
+    return _METAVARS.get(setting.key, "N")
+
+
+def _is_secret(setting: Setting) -> bool:
+    return SecretStr in get_args(_kind(setting))
+
+
+def _kind(setting: Setting) -> Any:
+    group, name = setting.key.split(".")
+    model = Settings.model_fields[group].annotation
+    assert isinstance(model, type) and issubclass(model, BaseModel)
+    return model.model_fields[name].annotation

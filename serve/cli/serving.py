@@ -1,0 +1,211 @@
+"""The supervisor: every room put together, started in order and ended in order."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from serve import __version__
+from serve.catalog import Catalog, ModelSpec
+from serve.cli import output, rooms
+from serve.cli.listening import listen, url
+from serve.cli.progress import progress
+from serve.cli.threads import DaemonThreads
+from serve.control import Status, serve_control
+from serve.engine import EnginePool, PoolConfig
+from serve.errors import GatewayDied
+from serve.fleet import Fleet, FleetConfig, GatewayConfig, GatewayPool
+from serve.hardware import read_machine
+from serve.ledger import digest_key
+from serve.plan import Wishes
+from serve.settings import Settings
+from serve.units import show_seconds
+
+# What only we need: neither engines nor gateways find it in their environment.
+_SECRET_VARIABLES = ("INHOUSE_API_KEY", "HF_TOKEN")
+_GATEWAY_READY_S = 30.0
+_GATEWAY_POLL_S = 0.05
+_GATEWAY_TRIES = 3
+# A gateway ends its drain by itself, and tells its clients; only then it may be killed.
+_LAST_WORDS_S = 2.0
+
+
+def run(settings: Settings, names: tuple[str, ...], ready: Callable[[Status], None]) -> None:
+    """Serve `names` until SIGINT, SIGTERM or `inhouse stop`; `ready` is called once they answer.
+
+    What can be known to fail is found out first: names, runtime, port, another supervisor.
+    A first load that fails ends it all and is raised.
+    """
+    catalog = rooms.catalog(settings)
+    specs = tuple(dict.fromkeys(catalog.find(name) for name in names))
+    engines = _pool_config(settings)
+    server = settings.server
+    with listen(server.host, server.port, server.api_key is not None) as listener:
+        supervisor = _Supervisor(settings, catalog, engines, listener)
+        asyncio.run(supervisor.run(specs, ready))
+
+
+class _Stop:
+    """The end, asked for once (drain first) or twice (at once)."""
+
+    def __init__(self, drain_s: float) -> None:
+        self.asked = asyncio.Event()
+        self.forced = asyncio.Event()
+        self._drain_s = drain_s
+
+    def ask(self, force: bool = False) -> None:
+        if force or self.asked.is_set():
+            self.forced.set()
+        elif not self.asked.is_set():
+            wait = show_seconds(self._drain_s)
+            output.say(f"stopping; running requests have {wait}, Ctrl-C again ends them now")
+        self.asked.set()
+
+
+class _Supervisor:
+    """One run: `run` read top to bottom is what happens, and backwards how it ends."""
+
+    def __init__(
+        self, settings: Settings, catalog: Catalog, engines: PoolConfig, listener: socket.socket
+    ) -> None:
+        self._settings = settings
+        self._runtime = engines.runtime.name
+        self._listener = listener
+        self._started_at = time.time()
+        self._store = rooms.store(settings)
+        self._pool = EnginePool(engines)
+        self._fleet = Fleet(_fleet_config(settings), catalog, self._store, self._pool, read_machine)
+        self._gateways: GatewayPool | None = None
+
+    async def run(self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(DaemonThreads())
+        stop = _Stop(self._settings.server.drain)
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(signum, stop.ask)
+        socket_path = rooms.control_socket(self._settings)
+        async with serve_control(socket_path, self._fleet, self._facts, stop.ask), self._pool:
+            self._pool.keep_spares()
+            await self._fleet.adopt(tuple(spec.name for spec in specs))
+            gateways = self._gateways = self._start_gateways(socket_path.as_posix())
+            try:
+                await _unless(stop.asked, self._make_ready(specs, ready))
+                await stop.asked.wait()
+            finally:
+                self._fleet.refuse_new()
+                await _drain(gateways, self._settings.server.drain, stop.forced)
+                await self._fleet.close()
+
+    async def _make_ready(
+        self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]
+    ) -> None:
+        for spec in specs:
+            await asyncio.to_thread(self._store.pull, spec, progress())
+        output.say(f"starting {', '.join(spec.name for spec in specs)} with {self._runtime}")
+        await asyncio.gather(*(self._fleet.load(spec.name) for spec in specs))
+        await self._gateway_answers()
+        ready(replace(self._facts(), models=self._fleet.status()))
+
+    def _start_gateways(self, control: str) -> GatewayPool:
+        server = self._settings.server
+        config = {
+            "fd": self._listener.fileno(),
+            "control": control,
+            "max_body": server.max_body,
+            "log_level": self._settings.log.level,
+            "drain_s": server.drain,
+        }
+        argv = (sys.executable, "-m", "serve.gateway", json.dumps(config))
+        log_dir = rooms.log_dir(self._settings)
+        made = GatewayConfig(argv, _without_secrets(), self._listener.fileno(), log_dir)
+        return GatewayPool(made, server.gateways)
+
+    async def _gateway_answers(self) -> None:
+        """Wait until the gateway knows of the models. GatewayDied if it does not come up."""
+        deadline_s = time.monotonic() + _GATEWAY_READY_S
+        async with httpx.AsyncClient(trust_env=False, timeout=_GATEWAY_READY_S) as client:
+            while time.monotonic() < deadline_s and self._gateway_restarts() < _GATEWAY_TRIES:
+                try:
+                    if (await client.get(f"{url(self._listener)}/ready")).is_success:
+                        return
+                except httpx.TransportError:
+                    pass  # it died with our question; the next one takes it
+                await asyncio.sleep(_GATEWAY_POLL_S)
+        codes = [gateway.exit_code for gateway in self._facts().gateways if gateway.exit_code]
+        log_path = rooms.log_dir(self._settings) / "gateway-0.log"
+        raise GatewayDied(codes[0] if codes else 0, str(log_path))
+
+    def _gateway_restarts(self) -> int:
+        return sum(gateway.restarts for gateway in self._facts().gateways)
+
+    def _facts(self) -> Status:
+        return Status(
+            pid=os.getpid(),
+            version=__version__,
+            started_at=self._started_at,
+            address=url(self._listener),
+            runtime=self._runtime,
+            isolation=self._settings.engine.isolation,
+            gateways=self._gateways.status() if self._gateways else (),
+        )
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` to its end, or to where it is when `event` comes."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (working, waiting):
+        task.cancel()
+    await asyncio.wait({working, waiting})
+    if not working.cancelled():
+        working.result()
+
+
+async def _drain(gateways: GatewayPool, drain_s: float, forced: asyncio.Event) -> None:
+    draining, forcing = (
+        asyncio.create_task(gateways.stop(drain_s + _LAST_WORDS_S)),
+        asyncio.create_task(forced.wait()),
+    )
+    await asyncio.wait({draining, forcing}, return_when=asyncio.FIRST_COMPLETED)
+    forcing.cancel()
+    if not draining.done():
+        draining.cancel()
+        await gateways.stop(0)
+
+
+def _without_secrets() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in _SECRET_VARIABLES}
+
+
+def _pool_config(settings: Settings) -> PoolConfig:
+    engine = settings.engine
+    return PoolConfig(
+        runtime=rooms.runtimes(settings).find(rooms.device(settings)),
+        run_dir=settings.paths.run,
+        log_dir=rooms.log_dir(settings),
+        cache_dir=settings.paths.home / "cache",
+        isolation=engine.isolation,
+        spares=engine.spares,
+        compile=engine.compile,
+        start_timeout_s=engine.start_timeout,
+        grace_s=engine.grace,
+        extra_args=engine.args,
+        environ=_without_secrets(),
+    )
+
+
+def _fleet_config(settings: Settings) -> FleetConfig:
+    key = settings.server.api_key
+    return FleetConfig(
+        wishes=Wishes(settings.engine.device, settings.engine.context, settings.engine.kv_cache),
+        key_digests=frozenset({digest_key(key.get_secret_value())}) if key else frozenset(),
+        drain_s=settings.server.drain,
+    )

@@ -1,0 +1,205 @@
+"""The one home of vLLM's flags and environment: a plan becomes a command for a host."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from serve.engine.flags import Flags, from_spec, merge, parse, to_argv
+from serve.engine.preload import GLIBC_TUNING, preloads
+from serve.engine.runtime import Runtime
+from serve.plan import Plan
+
+Mode = Literal["eager", "compiled"]
+
+DRAIN_S = 30  # vLLM's own limit for requests that run when it is told to stop
+# AF_UNIX paths hold 107 bytes; vLLM appends "/" and a UUID of 36 characters to its base path.
+_LONGEST_BASE_PATH = 107 - 37
+# What passes from our environment to an engine's: where programs and drivers lie, no more.
+_PASSED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CC", "CXX")
+_PASSED_PREFIXES = ("NVIDIA_", "NCCL_")
+_FIXED_ENV = {
+    "LANG": "C.UTF-8",
+    "PYTHONHASHSEED": "0",  # block hashes are the same in every life and replica
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_PLUGINS": "",
+    "VLLM_HOST_IP": "127.0.0.1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+    "VLLM_LOGGING_COLOR": "0",
+    "VLLM_DISABLE_LOG_LOGO": "1",
+    "NO_COLOR": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a start adds to a plan.
+
+    `scratch_dir`: this engine's own folder for its inner sockets. `cache_dir`: compiled programs,
+    shared by all engines. `mode` counts on a CPU only. `extra_args`: the operator's `engine.args`.
+    `inherited`: the launcher's environment, of which little is passed on. `is_rehearsal`: compile,
+    become healthy, never serve; the KV cache is no larger than vLLM accepts.
+    """
+
+    socket: Path
+    scratch_dir: Path
+    cache_dir: Path
+    mode: Mode = "eager"
+    extra_args: tuple[str, ...] = ()
+    inherited: Mapping[str, str] = field(default_factory=dict)
+    is_rehearsal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`argv`: vLLM's own arguments, without a program. `host_env`: what the host is started with,
+    known before any plan; `env`: what the plan adds to it. `mode`: what the engine will run in."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    host_env: Mapping[str, str]
+    mode: Mode
+
+
+def build_command(plan: Plan, runtime: Runtime, launch: Launch) -> Command:
+    """The whole command of one engine. Raises SettingsError for `engine.args` that we refuse."""
+    flags = merge(
+        _place_flags(plan, launch),
+        _FIXED_FLAGS,
+        _parser_flags(plan),
+        _device_flags(plan, launch),
+        from_spec(plan.subject.spec.engine_args),
+        parse(launch.extra_args),
+    )
+    return Command(
+        argv=to_argv(flags),
+        env=_plan_env(plan, launch),
+        host_env=host_env(runtime, launch.cache_dir, launch.inherited),
+        mode="eager" if "enforce-eager" in flags else "compiled",
+    )
+
+
+def host_env(runtime: Runtime, cache_dir: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The closed environment of a host that knows no plan yet (a spare).
+
+    It says "offline" to all that would call home, and keeps caches in `cache_dir`.
+    """
+    root = runtime_cache(runtime, cache_dir)
+    passed = {
+        name: value
+        for name, value in inherited.items()
+        if name in _PASSED or name.startswith(_PASSED_PREFIXES)
+    }
+    path = f"{runtime.python.parent}:{passed.get('PATH', '/usr/local/bin:/usr/bin:/bin')}"
+    speed: dict[str, str] = {}
+    if runtime.device == "cpu":
+        libraries = ":".join(map(str, preloads(runtime)))
+        speed = GLIBC_TUNING | ({"LD_PRELOAD": libraries} if libraries else {})
+    return (
+        passed
+        | _FIXED_ENV
+        | {
+            "PATH": path,
+            "XDG_CACHE_HOME": str(root),
+            "HF_HOME": str(root / "huggingface"),
+            "VLLM_CACHE_ROOT": str(root / "vllm"),
+            "VLLM_CONFIG_ROOT": str(root / "config"),
+            "TRITON_CACHE_DIR": str(root / "triton"),
+            "FLASHINFER_WORKSPACE_BASE": str(root),
+        }
+        | speed
+    )
+
+
+def runtime_cache(runtime: Runtime, cache_dir: Path) -> Path:
+    """Where engines of this runtime keep what they compile."""
+    return cache_dir / runtime.name
+
+
+_FIXED_FLAGS: Flags = {
+    "shutdown-timeout": (str(DRAIN_S),),
+    "enable-prompt-tokens-details": (),
+    "enable-request-id-headers": (),
+    "disable-uvicorn-access-log": (),
+    "disable-fastapi-docs": (),
+    "generation-config": ("auto",),
+    "seed": ("0",),
+}
+
+
+def _place_flags(plan: Plan, launch: Launch) -> Flags:
+    return {
+        "model": (str(plan.subject.path),),
+        "served-model-name": (plan.subject.spec.name,),
+        "uds": (str(launch.socket),),
+        "max-model-len": (str(plan.context_tokens),),
+    }
+
+
+def _parser_flags(plan: Plan) -> Flags:
+    spec = plan.subject.spec
+    flags: Flags = {}
+    if spec.tool_call_parser is not None:
+        flags["enable-auto-tool-choice"] = ()
+        flags["tool-call-parser"] = (spec.tool_call_parser,)
+    if spec.reasoning_parser is not None:
+        flags["reasoning-parser"] = (spec.reasoning_parser,)
+    return flags
+
+
+def _device_flags(plan: Plan, launch: Launch) -> Flags:
+    flags: Flags = {}
+    if plan.tensor_parallel > 1:
+        flags["tensor-parallel-size"] = (str(plan.tensor_parallel),)
+    if plan.device == "cuda":
+        # Without a fixed size vLLM measures what is left for the KV cache, within this share.
+        flags["gpu-memory-utilization"] = (f"{plan.gpu_memory_utilization:.4f}",)
+        if plan.is_kv_fixed:
+            flags["kv-cache-memory-bytes"] = (str(plan.kv_cache_bytes),)
+        return flags
+    # Left alone, vLLM takes 92 % of the machine. VLLM_CPU_KVCACHE_SPACE would override this flag.
+    flags["kv-cache-memory-bytes"] = (str(_kv_bytes(plan, launch)),)
+    if launch.mode == "eager":
+        flags["enforce-eager"] = ()
+    return flags
+
+
+def _kv_bytes(plan: Plan, launch: Launch) -> int:
+    """A rehearsal needs room for one longest request, and a block or two."""
+    if not launch.is_rehearsal:
+        return plan.kv_cache_bytes
+    one_request = plan.kv_cache_bytes * (plan.context_tokens + 512) // max(plan.kv_tokens, 1)
+    return min(plan.kv_cache_bytes, one_request)
+
+
+def _plan_env(plan: Plan, launch: Launch) -> dict[str, str]:
+    fits = len(str(launch.scratch_dir)) <= _LONGEST_BASE_PATH
+    base_path = str(launch.scratch_dir) if fits else tempfile.gettempdir()
+    env = {"VLLM_RPC_BASE_PATH": base_path}
+    if plan.device == "cuda":
+        return env | {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts
+            "CUDA_VISIBLE_DEVICES": ",".join(plan.gpu_uuids or map(str, plan.gpus)),
+        }
+    groups = _groups(plan.cores, plan.tensor_parallel)
+    # vLLM's "auto" keeps a core free for the rest: on two cores that is half of the machine.
+    return env | {
+        "VLLM_CPU_OMP_THREADS_BIND": "|".join(",".join(map(str, cores)) for cores in groups),
+        "OMP_NUM_THREADS": str(len(groups[0])),
+    }
+
+
+def _groups(cores: Sequence[int], count: int) -> list[Sequence[int]]:
+    """One share of the cores per rank, neighbours together."""
+    size = max(1, len(cores) // count)
+    return [cores[rank * size : (rank + 1) * size] for rank in range(count)]

@@ -1,0 +1,16 @@
+"""The entry of a gateway process."""
+
+import sys
+
+from serve import log
+from serve.gateway.config import Config
+from serve.gateway.server import run
+
+
+def main() -> None:
+    config = Config.model_validate_json(sys.argv[1])
+    log.configure(config.log_level, "gateway")
+    run(config)
+
+
+main()

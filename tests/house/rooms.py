@@ -1,0 +1,117 @@
+"""The table of rooms, and who owns what. `ARCHITECTURE.md` shows the same table to people."""
+
+FLOOR_0 = frozenset({"errors", "units", "log", "shipped"})
+
+# Room → the rooms that it may import, besides itself. The order is that of the floors.
+ROOMS: dict[str, frozenset[str]] = {
+    "errors": frozenset(),
+    "units": frozenset(),
+    "log": frozenset(),
+    "shipped": frozenset(),
+    "settings": FLOOR_0,
+    "catalog": FLOOR_0,
+    "hardware": FLOOR_0,
+    "bench": FLOOR_0,
+    "inside": frozenset(),
+    "store": FLOOR_0 | {"catalog"},
+    "plan": FLOOR_0 | {"catalog", "hardware"},
+    "roster": FLOOR_0,
+    "ledger": FLOOR_0,
+    "engine": FLOOR_0 | {"plan"},
+    "fleet": FLOOR_0 | {"settings", "catalog", "store", "hardware", "plan", "engine", "roster"},
+    "gateway": FLOOR_0 | {"settings", "roster", "ledger"},
+    "control": FLOOR_0 | {"settings", "fleet", "ledger", "roster"},
+    "cli": FLOOR_0
+    | {"settings", "catalog", "hardware", "bench", "store", "plan", "roster", "ledger"}
+    | {"engine", "fleet", "gateway", "control"},
+}
+
+BANNED_NAMES = frozenset(
+    {"utils", "util", "common", "helpers", "helper", "misc", "base", "manager"}
+    | {"handler", "service", "wrapper", "data", "info"}
+)
+
+# Library → where it may be imported: files and folders of serve/.
+IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
+    "huggingface_hub": ("store/hub.py",),
+    "pynvml": ("hardware/nvml.py",),
+    "yaml": ("catalog/", "settings.py"),
+    "subprocess": ("engine/process.py", "inside/"),
+    "multiprocessing": ("inside/",),
+    "pty": (),
+    "signal": (
+        "engine/",
+        "inside/",
+        "cli/",
+        "gateway/server.py",
+    ),  # their names; to send one, see below
+    "torch": ("inside/",),
+    "transformers": ("inside/",),
+    "vllm": ("inside/",),
+    "gguf": ("inside/",),
+    "safetensors": ("inside/",),
+    "accelerate": ("inside/",),
+    "typer": ("cli/",),
+    "click": ("cli/",),
+    "rich": ("cli/",),
+    "fastapi": ("gateway/", "control/"),
+    "starlette": ("gateway/", "control/"),
+    "uvicorn": ("gateway/", "control/"),
+    "httptools": ("gateway/", "bench/"),
+    "prometheus_client": ("gateway/",),
+    "sqlalchemy": ("ledger/",),
+    "alembic": ("ledger/",),
+    "sqlite3": ("ledger/",),
+}
+
+# What the interpreter offers everywhere, but only some may take: dotted name → where.
+_ENVIRONMENT = ("cli/", "inside/", "gateway/__main__.py")
+_SPAWNING = ("engine/process.py", "inside/")
+_SPEAKING = ("cli/", "inside/")
+NAME_OWNERS: dict[str, tuple[str, ...]] = {
+    "os.environ": _ENVIRONMENT,
+    "os.environb": _ENVIRONMENT,
+    "os.getenv": _ENVIRONMENT,
+    "os.putenv": _ENVIRONMENT,
+    "os.fork": _SPAWNING,
+    "os.forkpty": _SPAWNING,
+    "os.system": (),
+    "os.popen": (),
+    "os.kill": _SPAWNING,
+    "os.killpg": _SPAWNING,
+    "os.execv": _SPAWNING,
+    "os.execve": _SPAWNING,
+    "os.execvp": _SPAWNING,
+    "os.execvpe": _SPAWNING,
+    "os.posix_spawn": _SPAWNING,
+    "os.posix_spawnp": _SPAWNING,
+    "os.waitpid": _SPAWNING,
+    "os.setsid": _SPAWNING,
+    "asyncio.create_subprocess_exec": _SPAWNING,
+    "asyncio.create_subprocess_shell": (),
+    "signal.signal": ("inside/", "cli/"),
+    "signal.raise_signal": ("inside/", "cli/"),
+    "signal.pidfd_send_signal": _SPAWNING,
+    "print": _SPEAKING,
+    "sys.stdout": _SPEAKING,
+    "input": ("cli/",),
+}
+
+# Only these may say how every record of the process is written.
+LOG_OWNERS = ("cli/", "gateway/__main__.py")
+
+# vLLM's own words. Docstrings may say them; code elsewhere may not.
+VLLM_OWNERS = ("engine/", "inside/")
+VLLM_FLAGS = frozenset(
+    {"--async-scheduling", "--block-size", "--chat-template", "--compilation-config", "--dtype"}
+    | {"--cpu-offload-gb", "--enable-auto-tool-choice", "--enable-prefix-caching"}
+    | {"--enable-prompt-tokens-details", "--enforce-eager", "--gpu-memory-utilization"}
+    | {"--kv-cache-dtype", "--kv-cache-memory-bytes", "--limit-mm-per-prompt", "--max-model-len"}
+    | {"--max-num-batched-tokens", "--max-num-seqs", "--reasoning-parser", "--served-model-name"}
+    | {"--tensor-parallel-size", "--tool-call-parser", "--trust-remote-code", "--uds"}
+)
+
+LARGEST_FILE_LINES = 400
+LARGEST_FUNCTION_LINES = 60
+MOST_ARGUMENTS = 6
+MOST_EXPORTS = 6
