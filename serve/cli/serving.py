@@ -79,6 +79,7 @@ class _Supervisor:
         self._settings = settings
         self._runtime = engines.runtime.name
         self._listener = listener
+        self._address = url(listener)
         self._started_at = time.time()
         self._store = rooms.store(settings)
         self._pool = EnginePool(engines)
@@ -101,6 +102,7 @@ class _Supervisor:
                 await stop.asked.wait()
             finally:
                 self._fleet.refuse_new()
+                self._listener.close()  # the gateways close theirs: who comes now is refused
                 await _drain(gateways, self._settings.server.drain, stop.forced)
                 await self._fleet.close()
 
@@ -134,7 +136,7 @@ class _Supervisor:
         async with httpx.AsyncClient(trust_env=False, timeout=_GATEWAY_READY_S) as client:
             while time.monotonic() < deadline_s and self._gateway_restarts() < _GATEWAY_TRIES:
                 try:
-                    if (await client.get(f"{url(self._listener)}/ready")).is_success:
+                    if (await client.get(f"{self._address}/ready")).is_success:
                         return
                 except httpx.TransportError:
                     pass  # it died with our question; the next one takes it
@@ -151,7 +153,7 @@ class _Supervisor:
             pid=os.getpid(),
             version=__version__,
             started_at=self._started_at,
-            address=url(self._listener),
+            address=self._address,
             runtime=self._runtime,
             isolation=self._settings.engine.isolation,
             gateways=self._gateways.status() if self._gateways else (),

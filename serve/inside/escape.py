@@ -20,16 +20,15 @@ CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 CAPABILITY_VERSION_3 = 0x20080522
 SIOCGIFFLAGS, IFF_UP = 0x8913, 1
 NETLINK_ROUTE, RTM_NEWADDR, IFA_LOCAL, NLM_CREATE_AND_ACK = 0, 20, 2, 0x0605
-# TEST-NET (RFC 5737, RFC 3849) and well-known resolvers: none of them may be reached.
+# Addresses for documentation (RFC 5737, RFC 3849), where nobody is: what counts is the way out.
 ADDRESSES = {
     "tcp4": (socket.AF_INET, socket.SOCK_STREAM, ("192.0.2.1", 80)),
-    "tcp4 resolver": (socket.AF_INET, socket.SOCK_STREAM, ("1.1.1.1", 443)),
-    "tcp4 private": (socket.AF_INET, socket.SOCK_STREAM, ("10.0.0.1", 443)),
-    "tcp4 metadata": (socket.AF_INET, socket.SOCK_STREAM, ("169.254.169.254", 80)),
+    "tcp4 tls": (socket.AF_INET, socket.SOCK_STREAM, ("198.51.100.1", 443)),
+    "tcp4 hub": (socket.AF_INET, socket.SOCK_STREAM, ("203.0.113.1", 443)),
     "tcp6": (socket.AF_INET6, socket.SOCK_STREAM, ("2001:db8::1", 443)),
-    "tcp6 resolver": (socket.AF_INET6, socket.SOCK_STREAM, ("2606:4700:4700::1111", 443)),
+    "tcp6 tls": (socket.AF_INET6, socket.SOCK_STREAM, ("2001:db8:1::1", 443)),
     "udp4": (socket.AF_INET, socket.SOCK_DGRAM, ("192.0.2.1", 53)),
-    "udp4 resolver": (socket.AF_INET, socket.SOCK_DGRAM, ("8.8.8.8", 53)),
+    "udp4 quic": (socket.AF_INET, socket.SOCK_DGRAM, ("198.51.100.1", 443)),
     "udp4 broadcast": (socket.AF_INET, socket.SOCK_DGRAM, ("255.255.255.255", 67)),
     "udp4 multicast": (socket.AF_INET, socket.SOCK_DGRAM, ("224.0.0.251", 5353)),
     "udp6": (socket.AF_INET6, socket.SOCK_DGRAM, ("2001:db8::1", 53)),
@@ -39,7 +38,11 @@ TIMEOUT_S = 2.0
 
 def main(pid: str, wanted: list[str]) -> int:
     """Join, drop what an engine does not have, try everything (or what is wanted)."""
+    own = Path("/proc/self/ns/net").readlink()
     join(pid)
+    if not wanted and Path("/proc/self/ns/net").readlink() == own:
+        print(json.dumps({"namespace": "open"}))  # nothing to escape from: send nothing
+        return 1
     ways: dict[str, Callable[[], None]] = {
         name: lambda where=where: reach(*where)  # type: ignore[misc]
         for name, where in ADDRESSES.items()

@@ -161,11 +161,14 @@ class Inner:
     def start_host(self) -> int:
         order_end, self.order = os.pipe()
         self.events, events_end = os.pipe()
+        begun, begun_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             self.become_host(order_end, events_end)
-        os.close(order_end)
-        os.close(events_end)
+        for end in (order_end, events_end, begun_end):
+            os.close(end)
+        os.read(begun, 1)  # end of file: its program runs, in its own session
+        os.close(begun)
         self.on_readable(self.events, self.read_events)
         return pid
 
@@ -181,6 +184,7 @@ class Inner:
             os.set_inheritable(EVENTS_FD, True)
             if self.is_nice:
                 os.setpriority(os.PRIO_PROCESS, 0, BACKGROUND_NICENESS)
+                write_if_there("/proc/self/autogroup", str(BACKGROUND_NICENESS))
             if self.config["namespaces"]:
                 drop_privileges()
             argv = self.config["argv"]
@@ -242,7 +246,9 @@ class Inner:
             os.kill(self.host, order["signum"])
         elif order["do"] == "go" and self.order is not None:
             if self.is_nice:
-                os.setpriority(os.PRIO_PGRP, self.host, 0)
+                with contextlib.suppress(ProcessLookupError):
+                    os.setpriority(os.PRIO_PGRP, self.host, 0)
+                write_if_there(f"/proc/{self.host}/autogroup", "0")
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.order, json.dumps(order).encode() + b"\n")
             os.close(self.order)
@@ -335,6 +341,12 @@ def remove(folder: str | None) -> None:
 
 def write(path: str, text: str) -> None:
     Path(path).write_text(text)
+
+
+def write_if_there(path: str, text: str) -> None:
+    """Kernels with autogroups weigh sessions, and look at niceness only within one."""
+    with contextlib.suppress(OSError):
+        write(path, text)
 
 
 def call(name: str, *arguments: int | bytes | None) -> None:

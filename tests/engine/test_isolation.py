@@ -22,7 +22,7 @@ def test_no_probe_gets_out_of_the_engines_namespace(stack: Stack) -> None:
         [sys.executable, str(script), str(api.pid)], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 0, result.stderr
-    attempts = json.loads(result.stdout)
-    assert len(attempts) >= 10
-    assert [name for name, outcome in attempts.items() if outcome["escaped"]] == []
+    ways = json.loads(result.stdout)
+    assert len(ways) >= 15
+    assert "open" not in ways.values()
     assert stack.ask().status_code == 200

@@ -88,6 +88,24 @@ def test_the_escape_probe_knows_a_way_when_there_is_one() -> None:
     assert run(argv) == (1, '{"interface": "open"}\n')
 
 
+@every_rung
+def test_orders_may_come_before_the_host_is_up(namespaces: tuple[str, ...]) -> None:
+    async def scenario(home: Path) -> None:
+        orders = Orders(
+            home / "guard", home / "log", namespaces, FAKE_HOST, {"PATH": "/usr/bin:/bin"},
+            grace_s=5.0, is_background=True,
+        )  # fmt: skip
+        guard = await Guard.start(orders)
+        guard.go(["--uds", str(guard.socket), "--served-model-name", "fake"], {})
+        async with asyncio.timeout(10.0):
+            while not guard.socket.exists():
+                await asyncio.sleep(0.01)
+        await guard.end()
+
+    with short_folder() as home:
+        asyncio.run(scenario(home))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes less nice again")
 def test_a_waiting_host_is_nice_until_it_serves() -> None:
     async def scenario() -> None:
