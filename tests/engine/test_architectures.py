@@ -45,6 +45,11 @@ class Loop:
         self._loop.close()
 
 
+async def enter(pool: EnginePool) -> None:
+    await pool.__aenter__()
+    pool.keep_spares()
+
+
 @pytest.fixture(scope="module")
 def pool(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Loop, EnginePool]]:
     run = Path("/tmp") / f"ih-arch-{tmp_path_factory.getbasetemp().name}"
@@ -55,7 +60,7 @@ def pool(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple
     )  # fmt: skip
     loop = Loop()
     made = EnginePool(config)
-    loop.run(made.__aenter__())
+    loop.run(enter(made))
     yield loop, made
     loop.run(made.__aexit__(None, None, None))
     loop.close()
