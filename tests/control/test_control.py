@@ -113,7 +113,7 @@ def test_a_body_with_an_unknown_field_is_refused(socket: Path) -> None:
             return await client.post("http://control/load", json={"modle": "m"})
 
     answer = inside(socket, FakeFleet(), ask)
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert answer.json()["error"] == BadRequest.__name__
 
 

@@ -31,6 +31,9 @@ BANNED_NAMES = frozenset(
     | {"handler", "service", "wrapper", "data", "info"}
 )
 
+# The only imports below the top of a file: what is slow to import and seldom needed. File → module.
+LAZY = {"store/store.py": "serve.store"}
+
 # Library → where it may be imported: files and folders of serve/.
 IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
     "huggingface_hub": ("store/hub.py",),
