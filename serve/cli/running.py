@@ -77,7 +77,10 @@ def stop(
 def logs(
     settings: Settings,
     model: Annotated[
-        str | None, typer.Argument(help="Nothing named: the status.", metavar="MODEL")
+        str | None,
+        typer.Argument(
+            help="Nothing named: the detached server's, else the only model's.", metavar="MODEL"
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on as it grows.", metavar=" ")
@@ -132,10 +135,11 @@ def _supervisor_facts(status: Status) -> list[tuple[str, str]]:
 
 
 def _log_path(settings: Settings, model: str | None) -> Path:
-    if model is None:
-        return _there(rooms.log_dir(settings) / SUPERVISOR_LOG)
-    name = rooms.catalog(settings).find(model).name
     running = {m.name: m.log_path for m in _models(settings)}
+    detached = rooms.log_dir(settings) / SUPERVISOR_LOG
+    if model is None and (detached.exists() or len(running) != 1):
+        return _there(detached)
+    name = rooms.catalog(settings).find(model or next(iter(running))).name
     if path := running.get(name):
         return _there(Path(path))
     # As the engines' pool names them: REPLICA@WHEN.log, the model's name without odd characters.

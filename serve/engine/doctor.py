@@ -67,7 +67,7 @@ def check_isolation(isolation: Isolation) -> Check:
 
 
 def check_allocator(place: Path | None) -> Check:
-    """Measured (SmolLM2-135M, 2 cores) against glibc as `preload.py` tunes it: 49 and 42 tokens/s."""
+    """Against glibc as `preload.py` tunes it 49 and 42 tokens/s were measured (2 cores)."""
     if place is not None:
         return Check("tcmalloc", True, str(place), None)
     gain = "with it one stream is about 1.15 × and a long prompt about 1.1 × faster"

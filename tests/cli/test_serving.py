@@ -48,6 +48,7 @@ def test_models_come_and_go(inhouse: Inhouse, house: House) -> None:
         assert loaded.code == 0 and loaded.err.startswith("tiny is ready after ")
         log = inhouse("logs", "tiny")
         assert log.code == 0 and ".log" in log.err
+        assert inhouse("logs").out == log.out  # there is only one
         assert inhouse("load", "nothing-like-it").code == 3
 
 
