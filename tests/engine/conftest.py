@@ -34,11 +34,11 @@ def short_dir() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # gone before tests elsewhere count processes
 def stack(home: Path) -> Iterator[Stack]:
     """The starter model, served."""
     with (
         tempfile.TemporaryDirectory(prefix="ih-", dir="/tmp") as folder,
-        running(Stack(home, Path(folder) / "run")) as stack,
+        running(Stack(home, Path(folder) / "run", "--spares", "0")) as stack,
     ):
         yield stack

@@ -36,6 +36,8 @@ async def stream(client: httpx.AsyncClient, number: int, begun: asyncio.Semaphor
 
 
 async def running_count(engine: httpx.AsyncClient) -> int:
+    """Asked ten times a second at most: the answers take the engine's own time."""
+    await asyncio.sleep(0.1)
     found = RUNNING.search((await engine.get("/metrics")).text)
     assert found is not None
     return int(float(found[1]))
@@ -57,8 +59,13 @@ async def cut_one_of_many(stack: Stack) -> None:
         victim, *others = tasks
         victim.cancel()
         cut_s = time.monotonic()
+        asked_s = cut_s
         while await running_count(engine) != STREAMS - 1:
-            assert time.monotonic() - cut_s < 1.0, "the engine still runs the cut request"
+            # Two of the engine's steps, each a quarter of a second here: one that runs, and the
+            # next, which tells. Straight at its socket it takes as long.
+            assert asked_s - cut_s < 1.0, "the engine still runs the cut request"
+            asked_s = time.monotonic()
+        print(f"gone when asked after {asked_s - cut_s:.2f} s")
         assert not any(task.done() for task in others), "the count may have fallen by an end"
         assert await asyncio.gather(*others) == [TOKENS] * (STREAMS - 1)
         assert await running_count(engine) == 0
