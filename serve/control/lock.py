@@ -22,8 +22,8 @@ def lock_file(socket: Path) -> Path:
 def owned(socket: Path) -> Iterator[None]:
     """Own `socket`'s place. AlreadyRunning if another process does, NotWritable if nobody can."""
     try:
+        # A folder that was there keeps its mode: it may be one that others use, such as /tmp.
         socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        socket.parent.chmod(0o700)
         descriptor = os.open(lock_file(socket), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise NotWritable(str(socket.parent), error.strerror or str(error)) from error
