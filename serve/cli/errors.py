@@ -12,8 +12,7 @@ from serve import errors
 from serve.errors import InhouseError
 from serve.units import show_bytes, show_seconds
 
-OK = 0
-BUG = 1  # Python's own, for what we did not foresee
+# 0: done. 1: Python's own, for what we did not foresee.
 USAGE = 2  # a flag, a setting, a file of settings
 MODEL = 3  # no such model, or not here
 STORE = 4  # the network or the disk

@@ -164,6 +164,15 @@ def test_the_socket_is_the_owners_alone(socket: Path) -> None:
     assert inside(socket, FakeFleet(), modes) == (0o600, 0o700)
 
 
+def test_a_folder_that_was_there_keeps_its_mode(socket: Path) -> None:
+    async def modes() -> tuple[int, int]:
+        return stat.S_IMODE(socket.stat().st_mode), stat.S_IMODE(socket.parent.stat().st_mode)
+
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.parent.chmod(0o1777)  # somebody's INHOUSE_RUN=/tmp
+    assert inside(socket, FakeFleet(), modes) == (0o600, 0o1777)
+
+
 def test_a_second_supervisor_is_refused_and_the_first_lives_on(socket: Path) -> None:
     async def second() -> str:
         with pytest.raises(AlreadyRunning):
