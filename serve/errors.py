@@ -3,8 +3,9 @@
 InhouseError
 ├─ SettingsError · CatalogError · UnknownModel
 ├─ StoreError
-│  ├─ SourceUnreachable · AccessDenied · RepoNotFound · NotPulled
-│  └─ HashMismatch · UnsafeWeights · DiskFull · NotWritable · ConversionFailed
+│  ├─ SourceUnreachable · AccessDenied · RepoNotFound · NotPulled · ExtraMissing · HashMismatch
+│  ├─ UnsafeWeights · WeightsDamaged · DiskFull · NotWritable · ConversionFailed
+│  └─ NotAllowed · LockMismatch · BadFile
 ├─ DoesNotFit
 ├─ EngineError
 │  ├─ RuntimeMissing · RuntimeInstallFailed · IsolationUnavailable
@@ -16,11 +17,9 @@ InhouseError
    └─ ModelNotServed · ModelNotReady · ShuttingDown · EngineGone
 
 No HTTP status, no exit code, no hint lives here: `gateway/errors.py` and `cli/errors.py` hold one
-table each, and a house test demands every leaf in both. An error crosses a process border as
-`to_wire(error)` and comes back the same through `from_wire`.
+table each, and a house test demands every leaf in both.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -141,6 +140,52 @@ class ConversionFailed(StoreError):
 
     source: str
     reason: str
+
+
+@dataclass(eq=False)
+class ExtraMissing(StoreError):
+    """An optional package is needed for this and not installed."""
+
+    purpose: str  # "pull from ModelScope"
+    extra: str  # the extra of ours that brings it: "modelscope"
+
+
+@dataclass(eq=False)
+class WeightsDamaged(StoreError):
+    """A file has changed since it was verified; the weights are in quarantine and never loaded."""
+
+    name: str
+    file: str
+    expected: str  # sha256, or a size
+    actual: str
+
+
+@dataclass(eq=False)
+class NotAllowed(StoreError):
+    """A rule of the operator's policy refuses the model."""
+
+    name: str
+    rule: str  # the setting: "policy.licenses"
+    value: str  # what the model has
+    allowed: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class LockMismatch(StoreError):
+    """Something is not as the lock file says, or the file does not say it."""
+
+    name: str
+    what: str  # "model", "revision", "catalog entry", "model.safetensors"
+    expected: str  # what is locked; "" if nothing is
+    actual: str
+
+
+@dataclass(eq=False)
+class BadFile(StoreError):
+    """A lock file or a bundle is damaged, of an unknown format, or not whole."""
+
+    path: str
+    problem: str
 
 
 @dataclass(eq=False)
@@ -349,24 +394,3 @@ def leaves(root: type[InhouseError] = InhouseError) -> list[type[InhouseError]]:
     """All concrete errors: classes without subclasses, in order of definition."""
     below = root.__subclasses__()
     return [leaf for child in below for leaf in leaves(child)] if below else [root]
-
-
-def to_wire(error: InhouseError) -> dict[str, Any]:
-    """An error as a JSON-able record."""
-    facts = {field.name: getattr(error, field.name) for field in fields(error)}
-    return {"error": type(error).__name__, "facts": facts}
-
-
-def from_wire(record: Mapping[str, Any]) -> InhouseError:
-    """The error that `to_wire` wrote; a `ControlLost` if the record is none of ours."""
-    known = {leaf.__name__: leaf for leaf in leaves()}
-    try:
-        kind, facts = known[record["error"]], record["facts"]
-        return kind(**{name: _frozen(value) for name, value in facts.items()})
-    except (KeyError, TypeError, AttributeError):
-        return ControlLost(reason=f"an answer that is not understood: {record!r}")
-
-
-def _frozen(value: Any) -> Any:
-    """JSON has no tuples; our facts have no lists."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

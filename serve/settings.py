@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from serve.errors import SettingsError
+from serve.sources import KINDS, Kind
 from serve.units import parse_bytes, parse_seconds
 
 Bytes = Annotated[
@@ -48,6 +49,7 @@ class Paths(_Group):
     home: Place = Field(Path(), description="Where runtimes, weights, manifests and logs lie.")
     run: Place = Field(Path(), description="Where control.sock and the engines' sockets lie.")
     catalog: Place | None = Field(None, description="A catalog of your own, laid over models.yaml.")
+    lock: Place = Field(Path("models.lock"), description="The lock file, made to be committed.")
 
 
 class Server(_Group):
@@ -91,6 +93,31 @@ class Hub(_Group):
     endpoint: str = Field("https://huggingface.co", description="The Hub, or a mirror of it.")
     token: SecretStr | None = Field(None, description="Token for gated and private repositories.")
     home: Place = Field(Path(), description="The Hub client's folder, shared with other tools.")
+    modelscope: str = Field("https://www.modelscope.cn", description="ModelScope's address.")
+    parallel: int = Field(4, ge=1, le=32, description="Files that are fetched at once.")
+
+
+class Policy(_Group):
+    """What may be held and served; an empty list allows everything."""
+
+    licenses: tuple[str, ...] = Field(
+        (), description="Allowed licences: names, or `commercial:yes`; `*` and `?` match."
+    )
+    sources: tuple[Kind, ...] = Field((), description=f"Allowed sources: {', '.join(KINDS)}.")
+    repos: tuple[str, ...] = Field((), description="Allowed repositories: patterns, as `Qwen/*`.")
+    signers: tuple[Place, ...] = Field(
+        (), description="Public keys (PEM); bundles must be signed by one of them."
+    )
+
+
+class Mirror(_Group):
+    """What `inhouse mirror` gives to other machines."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8090, ge=1, le=65535, description="Port to listen on.")
+    repos: tuple[str, ...] = Field((), description="Repositories to give; empty: all that is here.")
+    key: SecretStr | None = Field(None, description="The key that clients must send, as HF_TOKEN.")
+    rate: Bytes | None = Field(None, description="Most bytes per second, of all clients together.")
 
 
 class Log(_Group):
@@ -106,6 +133,8 @@ class Settings(_Group):
     server: Server = Server()
     engine: Engine = Engine()
     hub: Hub = Hub()
+    policy: Policy = Policy()
+    mirror: Mirror = Mirror()
     log: Log = Log()
 
 
@@ -118,7 +147,7 @@ _OWN_VARIABLES = {
     "hub.home": "HF_HOME",
 }
 CONFIG_VARIABLE = "INHOUSE_CONFIG"
-_SECRETS = ("server.api_key", "hub.token")
+_SECRETS = ("server.api_key", "hub.token", "mirror.key")
 
 
 @dataclass(frozen=True, slots=True)

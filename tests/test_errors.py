@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from serve import errors
-from serve.errors import ControlLost, InhouseError, UnknownModel, from_wire, leaves, to_wire
+from serve.errors import ControlLost, InhouseError, UnknownModel, leaves
+from serve.wire import from_wire, to_wire
 
 SAMPLES: dict[str, Any] = {
     "str": "a word: “é”\n",

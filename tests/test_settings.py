@@ -109,6 +109,7 @@ def test_every_setting_can_come_from_its_variable(setting: Any) -> None:
         "engine.isolation": "off",
         "engine.compile": "off",
         "log.level": "debug",
+        "policy.sources": "hf,dir",
     }
     text = texts.get(setting.key) or choices.get(setting.key) or "20"
     text = "3" if setting.key == "engine.spares" else text

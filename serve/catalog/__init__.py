@@ -2,6 +2,6 @@
 
 from serve.catalog.catalog import Catalog
 from serve.catalog.load import load_catalog
-from serve.catalog.spec import DirSource, HubSource, ModelSpec, WheelSource
+from serve.catalog.spec import ModelSpec
 
-__all__ = ["Catalog", "DirSource", "HubSource", "ModelSpec", "WheelSource", "load_catalog"]
+__all__ = ["Catalog", "ModelSpec", "load_catalog"]

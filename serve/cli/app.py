@@ -13,9 +13,11 @@ from serve.cli.chat import chat
 from serve.cli.doctor import doctor
 from serve.cli.engines import engine
 from serve.cli.errors import INTERRUPTED
-from serve.cli.models import ls, pull, rm, show
+from serve.cli.held import ls, rm
+from serve.cli.pull import pull
 from serve.cli.running import load, logs, ps, stop
 from serve.cli.serve import serve
+from serve.cli.show import show
 from serve.errors import InhouseError
 
 _VERBS = {

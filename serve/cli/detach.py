@@ -15,8 +15,9 @@ from serve.cli import output, rooms
 from serve.cli.running import SUPERVISOR_LOG
 from serve.control import Status
 from serve.engine import Child
-from serve.errors import ControlLost, InhouseError, NotWritable, from_wire, to_wire
+from serve.errors import ControlLost, InhouseError, NotWritable
 from serve.settings import Settings
+from serve.wire import from_wire, to_wire
 
 _STATUS = TypeAdapter(Status)
 

@@ -83,6 +83,17 @@ def _disk_sentence(e: errors.DiskFull) -> str:
     return f"not enough room on the disk: {e.path} ({need}free {show_bytes(e.free_bytes)})"
 
 
+def _lock_sentence(e: errors.LockMismatch) -> str:
+    if not e.expected:
+        return f"the lock file does not name the {e.what}: {e.actual}"
+    return f"{e.name} is not what is locked: {e.what} (locked {e.expected}, found {e.actual})"
+
+
+def _lock_hint(e: errors.LockMismatch) -> str:
+    flag = "--upgrade " if e.expected else ""
+    return f"inhouse lock {flag}{e.name}   (shows the difference and accepts it)"
+
+
 def _revision(e: errors.RepoNotFound) -> str:
     return f" at revision {e.revision}" if e.revision else ""
 
@@ -155,6 +166,30 @@ TABLE: dict[type[InhouseError], Words] = {
     errors.ConversionFailed: Words(
         lambda e: f"converting failed: {e.source}: {e.reason}",
         lambda e: "inhouse doctor",
+        STORE,
+    ),
+    errors.ExtraMissing: Words(
+        lambda e: f"an optional package is needed to {e.purpose}",
+        lambda e: f"pip install 'inhouse[{e.extra}]'",
+        STORE,
+    ),
+    errors.WeightsDamaged: Words(
+        lambda e: (
+            f"{e.name} is in quarantine: {e.file} has changed since it was verified "
+            f"(expected {e.expected}, got {e.actual})"
+        ),
+        lambda e: f"inhouse pull {e.name}   (fetches the damaged file anew)",
+        STORE,
+    ),
+    errors.NotAllowed: Words(
+        lambda e: f"{e.rule} does not allow {e.name}: {e.value} (allowed: {', '.join(e.allowed)})",
+        lambda e: f"choose another model, or extend {e.rule} in inhouse.yaml",
+        STORE,
+    ),
+    errors.LockMismatch: Words(_lock_sentence, _lock_hint, STORE),
+    errors.BadFile: Words(
+        lambda e: f"cannot use {e.path}: {e.problem}",
+        lambda e: "restore it or copy it again; each part of a bundle: inhouse bundle verify FILE…",
         STORE,
     ),
     errors.DoesNotFit: Words(

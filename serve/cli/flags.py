@@ -28,6 +28,17 @@ _NAMES = {
     "hub.endpoint": "--hf-endpoint",
     "hub.token": "--hf-token",
     "hub.home": "--hf-home",
+    "paths.lock": "--lock-file",
+    "hub.modelscope": "--modelscope-endpoint",
+    "policy.licenses": "--allow-license",
+    "policy.sources": "--allow-source",
+    "policy.repos": "--allow-repo",
+    "policy.signers": "--signer",
+    "mirror.host": "--host",
+    "mirror.port": "--port",
+    "mirror.repos": "--repo",
+    "mirror.key": "--key",
+    "mirror.rate": "--rate",
     "log.level": "--log-level",
 }
 _ARGUMENTS = ("server.models",)  # said without a flag: inhouse serve MODEL…
@@ -36,6 +47,8 @@ _PANELS = {
     "engine": "Engine",
     "paths": "Places",
     "hub": "Hugging Face Hub",
+    "policy": "Policy",
+    "mirror": "Mirror",
     "log": "Log",
 }
 _METAVARS = {
@@ -50,6 +63,15 @@ _METAVARS = {
     "engine.start_timeout": "TIME",
     "engine.grace": "TIME",
     "engine.args": "FLAG",
+    "paths.lock": "FILE",
+    "policy.licenses": "LICENCE",
+    "policy.sources": "KIND",
+    "policy.repos": "PATTERN",
+    "policy.signers": "FILE",
+    "mirror.host": "ADDRESS",
+    "mirror.repos": "PATTERN",
+    "mirror.rate": "SIZE",
+    "hub.modelscope": "URL",
     "hub.endpoint": "URL",
     "hub.home": "FOLDER",
 }

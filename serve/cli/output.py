@@ -5,6 +5,7 @@ import readline  # noqa: F401  (gives input() line editing and a history)
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ def put_facts(rows: Sequence[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(name, Text(value))
     _data().print(table)
+
+
+def day(at_s: float) -> str:
+    """A point in time (Unix seconds) as its local date."""
+    return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d")
 
 
 def put_check(name: str, is_ok: bool, found: str, cure: str | None) -> None:

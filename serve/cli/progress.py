@@ -29,7 +29,7 @@ class Bar:
     def __init__(self) -> None:
         self._bar: Progress | None = None
 
-    def start(self, label: str, total_bytes: int | None) -> None:
+    def start(self, label: str, total_bytes: int | None, total_files: int = 0) -> None:
         self.finish()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -46,6 +46,9 @@ class Bar:
     def advance(self, n_bytes: int) -> None:
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], n_bytes)
+
+    def file_done(self) -> None:
+        pass
 
     def note(self, text: str) -> None:
         if self._bar is not None:
@@ -68,7 +71,7 @@ class Lines:
         self._done_bytes = 0
         self._next_share = 1.0
 
-    def start(self, label: str, total_bytes: int | None) -> None:
+    def start(self, label: str, total_bytes: int | None, total_files: int = 0) -> None:
         self._label, self._total_bytes, self._done_bytes = label, total_bytes or 0, 0
         self._next_share = _LINE_EVERY_SHARE
         size = f" ({show_bytes(total_bytes)})" if total_bytes else ""
@@ -79,6 +82,9 @@ class Lines:
         while self._total_bytes and self._done_bytes >= self._next_share * self._total_bytes:
             output.say(f"{self._label}: {self._next_share:.0%}")
             self._next_share += _LINE_EVERY_SHARE
+
+    def file_done(self) -> None:
+        pass
 
     def note(self, text: str) -> None:
         output.say(text)

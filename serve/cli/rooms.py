@@ -8,8 +8,10 @@ from serve.cli.wheels import fetch_wheel
 from serve.control import Client
 from serve.engine import Runtimes
 from serve.hardware import read_machine
+from serve.lock import Lock
+from serve.policy import Policy
 from serve.settings import Settings
-from serve.store import HubAccess, Store, Tools
+from serve.store import Access, Store
 
 Device = Literal["cpu", "cuda"]
 
@@ -19,15 +21,19 @@ def catalog(settings: Settings) -> Catalog:
     return load_catalog(settings.paths.catalog)
 
 
-def store(settings: Settings) -> Store:
+def store(settings: Settings, lock: Lock | None = None) -> Store:
     """The weights held here. A runtime is looked for when something must be converted."""
 
     def convert(gguf: Path, target: Path) -> None:
         runtimes(settings).find(device(settings)).convert(gguf, target)
 
-    token = settings.hub.token.get_secret_value() if settings.hub.token else None
-    hub = HubAccess(settings.hub.endpoint, token, settings.hub.home)
-    return Store(settings.paths.home, hub, Tools(convert, fetch_wheel))
+    hub, allowed = settings.hub, settings.policy
+    token = hub.token.get_secret_value() if hub.token else None
+    access = Access(
+        hub.endpoint, token, hub.home, convert, fetch_wheel, hub.modelscope, hub.parallel
+    )
+    policy = Policy(allowed.licenses, allowed.sources, allowed.repos)
+    return Store(settings.paths.home, access, policy, lock)
 
 
 def runtimes(settings: Settings) -> Runtimes:

@@ -12,12 +12,13 @@ import typer
 from serve.cli import output, rooms
 from serve.cli.errors import MODEL, tell
 from serve.cli.flags import JsonFlag, with_settings
-from serve.cli.models import Model
+from serve.cli.show import Model
 from serve.control import Status
-from serve.errors import NotRunning, from_wire
+from serve.errors import NotRunning
 from serve.fleet import ModelStatus
 from serve.settings import Settings
 from serve.units import show_seconds
+from serve.wire import from_wire
 
 _FOLLOW_EVERY_S = 0.2
 SUPERVISOR_LOG = "supervisor.log"

@@ -18,7 +18,7 @@ from serve.units import show_seconds
 STARTER = "smollm2-135m-instruct"
 
 
-@with_settings("server", "engine", "paths", "hub", "log")
+@with_settings("server", "engine", "paths", "hub", "policy", "log")
 def serve(
     settings: Settings,
     models: Annotated[

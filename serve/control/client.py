@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from serve.control.lock import wait_until_free
 from serve.control.status import Status
-from serve.errors import ControlLost, NotRunning, from_wire
+from serve.errors import ControlLost, NotRunning
 from serve.fleet import ModelStatus
+from serve.wire import from_wire
 
 _ANSWER_S = 10.0
 _T = TypeVar("_T")

@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from serve.control.lock import owned
 from serve.control.status import Status
-from serve.errors import BadRequest, InhouseError, NotWritable, to_wire
+from serve.errors import BadRequest, InhouseError, NotWritable
 from serve.fleet import ModelStatus
 from serve.roster import Roster
+from serve.wire import to_wire
 
 _Wish = TypeVar("_Wish", "ModelWish", "StopWish")
 # A reader that hears nothing for twice this long may take the supervisor for dead.

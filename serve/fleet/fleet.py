@@ -142,8 +142,8 @@ class Fleet:
         return keeper
 
     def _plan(self, spec: ModelSpec) -> Plan:
-        weights = self._store.pull(spec)
-        subject = Subject(spec, weights.path, weights.digest, weights.total_bytes)
+        weights = self._store.ready(spec)
+        subject = Subject(spec, weights.view, weights.digest, weights.total_bytes)
         survivor = self._survivors.get(spec.name)
         if survivor is not None and may_take_over(survivor.plan, subject, self._config.wishes):
             # Its memory is taken already: planned anew it would seem not to fit.

@@ -16,12 +16,12 @@ from serve.errors import (
     ModelNotServed,
     Quarantined,
     StartFailed,
-    to_wire,
 )
 from serve.fleet.decide import Quarantine, Restart, after_death
 from serve.log import fields
 from serve.plan import Plan
 from serve.roster import Replica, ServedModel, State
+from serve.wire import to_wire
 
 logger = logging.getLogger(__name__)
 

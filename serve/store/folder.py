@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from serve.catalog import DirSource
 from serve.errors import RepoNotFound, SourceUnreachable
+from serve.sources import DirSource
 from serve.store import content
 from serve.store.disk import sha256_of
 from serve.store.manifest import Fetched, FileRecord, Manifest, digest_of, record_of

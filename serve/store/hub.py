@@ -28,10 +28,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from pydantic import BaseModel, Field, ValidationError
 
 from serve import __version__
-from serve.catalog import HubSource
 from serve.errors import AccessDenied, HashMismatch, RepoNotFound, SourceUnreachable, StoreError
+from serve.sources import HubSource
 from serve.store import content, xet
-from serve.store.access import HubAccess
+from serve.store.access import Access
 from serve.store.disk import disk_errors, locked, require_room
 from serve.store.hub_cache import HubCache, HubFile
 from serve.store.manifest import Fetched, FileRecord, record_of
@@ -64,7 +64,7 @@ class _Listing(BaseModel):
     siblings: list[_Sibling]
 
 
-def fetch(source: HubSource, access: HubAccess, progress: Progress) -> Fetched:
+def fetch(source: HubSource, access: Access, progress: Progress) -> Fetched:
     """Bring one revision's model files into the Hub cache and verify every one.
 
     What is there already is kept if its hash is right. Small files come first, so that what we
@@ -104,7 +104,7 @@ def remove(snapshot: Path) -> int:
 class _Hub:
     """The protocol: what one revision holds, and the bytes of its files."""
 
-    def __init__(self, source: HubSource, access: HubAccess) -> None:
+    def __init__(self, source: HubSource, access: Access) -> None:
         self.repo, self._revision = source.repo, source.revision
         self.endpoint = access.endpoint.rstrip("/")
         self._has_token = bool(access.token)
@@ -223,7 +223,7 @@ class _Download:
 
         with locked(self.cache.lock(file), waiting):
             sha256 = self.cache.find(file, self._progress.advance) or self._download(file)
-        return record_of(self.cache.snapshot, file.path, sha256)
+        return record_of(self.cache.snapshot, file.path, sha256, file.promised)
 
     def _download(self, file: HubFile) -> str:
         meter = _Meter(self._progress)

@@ -1,18 +1,21 @@
 """Seals: one small JSON file per held revision. Weights without a manifest do not exist."""
 
 import hashlib
+import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from serve.catalog import ModelSpec
 from serve.log import fields
-from serve.store.disk import sha256_of, write_atomically
+from serve.sources import Kind, show_source
+from serve.store.disk import write_atomically
 
 _log = logging.getLogger(__name__)
 _STRICT = ConfigDict(extra="forbid")
@@ -29,7 +32,12 @@ def is_safe_path(path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One file of the weights. `mtime_ns` says whether it may have changed since it was hashed."""
+    """One file of the weights.
+
+    `mtime_ns` and `inode` say whether it may have changed since it was hashed (inode None: not
+    recorded). `oid` is the source's own name for the content: the sha256 of big files (LFS, Xet),
+    git's blob id of the others; None where the source has none.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -37,6 +45,8 @@ class FileRecord:
     size: Annotated[int, Field(ge=0)]
     sha256: Sha256
     mtime_ns: int
+    inode: int | None = None
+    oid: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +59,33 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Why weights are in quarantine: a file that is not what was verified."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    file: str
+    expected: str
+    actual: str
+    found_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The seal of one revision.
 
     `asked` is what was asked for inside the source (a branch, a wheel's member); `revision` is what
     that was: a commit, the wheel's sha256, a folder's digest. `digest` is the sha256 over the
-    sorted list of (sha256, size, path).
+    sorted list of (sha256, size, path). `is_chosen`: the operator named the source, not the
+    catalog. `via`: how it came if not straight from the source ("bundle x.inhouse"). `damage`: the
+    weights are in quarantine. Times are in Unix seconds.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    format: Literal[1]
+    format: Literal[2]
     name: str
-    kind: Literal["hub", "wheel", "folder"]
+    kind: Kind
     source: str
     asked: str
     revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
@@ -69,6 +93,11 @@ class Manifest:
     files: tuple[FileRecord, ...]
     sealed_at: float
     digest: Sha256
+    verified_at: float = 0.0
+    is_chosen: bool = False
+    via: str = ""
+    license: str = ""
+    damage: Damage | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -115,20 +144,19 @@ def folder(home: Path) -> Path:
     return home / "manifests"
 
 
-def new_manifest(
-    name: str, kind: Literal["hub", "wheel", "folder"], source: str, asked: str, fetched: Fetched
-) -> Manifest:
-    """The seal for what was fetched just now."""
-    files = tuple(sorted(fetched.files, key=lambda record: record.path))
+def new_manifest(spec: ModelSpec, asked: str, fetched: Fetched) -> Manifest:
+    """The seal for what was fetched just now from the spec's source."""
+    files, now = tuple(sorted(fetched.files, key=lambda record: record.path)), time.time()
     return Manifest(
-        1, name, kind, source, asked, fetched.revision, fetched.path, files, time.time(),
-        digest_of(files),
+        2, spec.name, spec.source.kind, show_source(spec.source), asked, fetched.revision,
+        fetched.path, files, sealed_at=now, digest=digest_of(files), verified_at=now,
+        is_chosen=spec.is_chosen, license=spec.license.name,
     )  # fmt: skip
 
 
 def is_intact(manifest: Manifest) -> bool:
-    """Whether every file is there as it was when it was hashed, by size and time."""
-    return all(_is_unchanged(manifest.path, record) for record in manifest.files)
+    """Whether every file is there as it was when it was hashed: by size, time and inode."""
+    return all(is_unchanged(manifest.path, record) for record in manifest.files)
 
 
 def is_complete(manifest: Manifest) -> bool:
@@ -136,36 +164,26 @@ def is_complete(manifest: Manifest) -> bool:
     return all(_stat(manifest.path / record.path)[0] == record.size for record in manifest.files)
 
 
-def rehashed(manifest: Manifest, advance: Callable[[int], None]) -> Manifest | None:
-    """The manifest with new times if the files have the same content still; else None."""
-    if not is_complete(manifest):
-        return None
-    records = []
-    for record in manifest.files:
-        path = manifest.path / record.path
-        if not _is_unchanged(manifest.path, record) and sha256_of(path, advance) != record.sha256:
-            return None
-        records.append(replace(record, mtime_ns=_stat(path)[1]))
-    return replace(manifest, files=tuple(records))
+def is_unchanged(root: Path, record: FileRecord) -> bool:
+    """Whether the file is there as it was when it was hashed: by size, time and inode."""
+    size, mtime_ns, inode = _stat(root / record.path)
+    is_same_inode = record.inode is None or record.inode == inode
+    return (size, mtime_ns) == (record.size, record.mtime_ns) and is_same_inode
 
 
-def record_of(root: Path, path: str, sha256: str) -> FileRecord:
+def record_of(root: Path, path: str, sha256: str, oid: str | None = None) -> FileRecord:
     """The record of a file that was just hashed."""
-    size, mtime_ns = _stat(root / path)
-    return FileRecord(path, size, sha256, mtime_ns)
+    size, mtime_ns, inode = _stat(root / path)
+    return FileRecord(path, size, sha256, mtime_ns, inode, oid)
 
 
-def _is_unchanged(root: Path, record: FileRecord) -> bool:
-    return _stat(root / record.path) == (record.size, record.mtime_ns)
-
-
-def _stat(path: Path) -> tuple[int, int]:
-    """Size and time; (-1, -1) if there is no such file."""
+def _stat(path: Path) -> tuple[int, int, int]:
+    """Size, time and inode; -1 each if there is no such file."""
     try:
         found = path.stat()
     except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
+        return -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _file(home: Path, manifest: Manifest) -> Path:
@@ -174,8 +192,8 @@ def _file(home: Path, manifest: Manifest) -> Path:
 
 def _read(home: Path, file: Path) -> Manifest | None:
     try:
-        found = _ADAPTER.validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
+        found = _ADAPTER.validate_python(_as_format_2(json.loads(file.read_bytes())))
+    except (OSError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         _log.warning("a manifest cannot be read; its weights count as not pulled: %s",
                      fields(file=file, reason=reason))  # fmt: skip
@@ -187,3 +205,15 @@ def _read(home: Path, file: Path) -> Manifest | None:
         )
         return None
     return replace(found, path=home / found.path)
+
+
+def _as_format_2(record: Any) -> Any:
+    """Format 1 had no inodes, and other words for two kinds."""
+    if not isinstance(record, dict) or record.get("format") != 1:
+        return record
+    kinds = {"hub": "hf", "folder": "dir"}
+    return record | {
+        "format": 2,
+        "kind": kinds.get(record.get("kind", ""), record.get("kind")),
+        "verified_at": record.get("sealed_at", 0.0),
+    }

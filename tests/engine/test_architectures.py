@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from serve.catalog import DirSource, ModelSpec, load_catalog
+from serve.catalog import ModelSpec, load_catalog
 from serve.engine import EnginePool, PoolConfig, Runtimes
 from serve.hardware import read_machine
 from serve.plan import Subject, Wishes, make_plan
-from serve.store import HubAccess, Store, Tools
+from serve.sources import DirSource
+from serve.store import Access, Store
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -84,7 +85,7 @@ def _store(home: Path) -> Store:
     def unused(*_: object) -> Any:
         raise AssertionError("nothing is fetched here")
 
-    return Store(home, HubAccess("http://unused", None, home / "hf"), Tools(unused, unused))
+    return Store(home, Access("http://unused", None, home / "hf", unused, unused))
 
 
 @pytest.mark.parametrize("architecture", sorted(SPECS))

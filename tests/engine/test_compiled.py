@@ -13,7 +13,7 @@ from serve.engine import Engine, EnginePool, PoolConfig, Runtimes
 from serve.engine.compiling import find_cxx
 from serve.hardware import read_machine
 from serve.plan import Plan, Subject, Wishes, make_plan
-from serve.store import HubAccess, Store, Tools
+from serve.store import Access, Store
 
 pytestmark = [
     pytest.mark.engine,
@@ -55,7 +55,7 @@ def test_a_first_start_prepares_what_the_second_one_loads(home: Path, short_dir:
 
 def _plan(home: Path) -> Plan:
     spec = load_catalog().find("smollm2-135m-instruct")
-    store = Store(home, HubAccess("http://unused", None, home / "hf"), Tools(_unused, _unused))
+    store = Store(home, Access("http://unused", None, home / "hf", _unused, _unused))
     weights = store.weights(spec)
     subject = Subject(spec, weights.path, weights.digest, weights.total_bytes)
     config = json.loads((weights.path / "config.json").read_text())

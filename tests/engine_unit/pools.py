@@ -13,12 +13,13 @@ from typing import Any
 
 import psutil
 
-from serve.catalog import DirSource, ModelSpec
+from serve.catalog import ModelSpec
 from serve.catalog.spec import License
 from serve.engine.life import Engine
 from serve.engine.pool import EnginePool, PoolConfig
 from serve.engine.runtime import Runtime
 from serve.plan import Plan, Subject
+from serve.sources import DirSource
 
 FAKE_HOST = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "fake_host.py"))
 NO_MEMORY = 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.catalog import DirSource, ModelSpec
+from serve.catalog import ModelSpec
 from serve.catalog.spec import License
 from serve.engine.command import Command, Launch, build_command, host_env
 from serve.engine.flags import from_spec, merge, parse, to_argv
@@ -13,6 +13,7 @@ from serve.engine.preload import find_allocator, find_openmp
 from serve.engine.runtime import Runtime
 from serve.errors import SettingsError
 from serve.plan import Plan, Subject
+from serve.sources import DirSource
 
 SPEC = ModelSpec(
     name="tiny",

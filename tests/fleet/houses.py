@@ -15,7 +15,7 @@ from serve.engine import EnginePool
 from serve.fleet import Fleet, FleetConfig
 from serve.hardware import Cpu, Machine
 from serve.plan import Wishes
-from serve.store import HubAccess, Store, Tools
+from serve.store import Access, Store
 from tests.engine_unit.pools import pool_config, short_folder
 
 GIB = 2**30
@@ -59,8 +59,8 @@ async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Flee
     def unused(*_: object) -> Any:
         raise AssertionError("a dir model is neither fetched nor converted")
 
-    hub = HubAccess("http://unused", None, home / "hf")
-    store = Store(home, hub, Tools(unused, unused))
+    access = Access("http://unused", None, home / "hf", unused, unused)
+    store = Store(home, access)
     config = FleetConfig(Wishes(), frozenset({"k"}), drain_s=1.0)
     async with EnginePool(pool_config(home, **changes), lambda: 0) as pool:
         made = Fleet(config, load_catalog(catalog), store, pool, lambda: MACHINE)

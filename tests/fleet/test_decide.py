@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.catalog import DirSource, ModelSpec
+from serve.catalog import ModelSpec
 from serve.catalog.spec import License
 from serve.fleet.decide import (
     LIMIT_DEATHS,
@@ -18,6 +18,7 @@ from serve.fleet.decide import (
     may_take_over,
 )
 from serve.plan import Plan, Subject, Wishes
+from serve.sources import DirSource
 
 SPEC = ModelSpec(
     "tiny", "test", DirSource(Path("/m")), License("MIT", "yes"), "Qwen2ForCausalLM", 512, "1M"

@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from serve.errors import ModelNotServed, ShuttingDown, StartFailed, UnknownModel, from_wire
+from serve.errors import ModelNotServed, ShuttingDown, StartFailed, UnknownModel
+from serve.wire import from_wire
 from tests.fleet.houses import fleet, short_folder, state_is, write_catalog
 
 

@@ -1,6 +1,6 @@
 """The table of rooms, and who owns what. `ARCHITECTURE.md` shows the same table to people."""
 
-FLOOR_0 = frozenset({"errors", "units", "log", "shipped"})
+FLOOR_0 = frozenset({"errors", "units", "log", "shipped", "sources"})
 
 # Room → the rooms that it may import, besides itself. The order is that of the floors.
 ROOMS: dict[str, frozenset[str]] = {
@@ -8,22 +8,29 @@ ROOMS: dict[str, frozenset[str]] = {
     "units": frozenset(),
     "log": frozenset(),
     "shipped": frozenset(),
+    "sources": frozenset(),
+    "wire": FLOOR_0,
     "settings": FLOOR_0,
     "catalog": FLOOR_0,
     "hardware": FLOOR_0,
     "bench": FLOOR_0,
     "inside": frozenset(),
-    "store": FLOOR_0 | {"catalog"},
+    "policy": FLOOR_0 | {"catalog"},
+    "lock": FLOOR_0 | {"catalog"},
+    "store": FLOOR_0 | {"catalog", "policy", "lock"},
     "plan": FLOOR_0 | {"catalog", "hardware"},
     "roster": FLOOR_0,
     "ledger": FLOOR_0,
+    "bundle": FLOOR_0 | {"catalog", "policy", "store"},
+    "mirror": FLOOR_0 | {"store"},
     "engine": FLOOR_0 | {"plan"},
-    "fleet": FLOOR_0 | {"settings", "catalog", "store", "hardware", "plan", "engine", "roster"},
+    "fleet": FLOOR_0
+    | {"wire", "settings", "catalog", "store", "hardware", "plan", "engine", "roster"},
     "gateway": FLOOR_0 | {"settings", "roster", "ledger"},
-    "control": FLOOR_0 | {"settings", "fleet", "ledger", "roster"},
+    "control": FLOOR_0 | {"wire", "settings", "fleet", "ledger", "roster"},
     "cli": FLOOR_0
-    | {"settings", "catalog", "hardware", "bench", "store", "plan", "roster", "ledger"}
-    | {"engine", "fleet", "gateway", "control"},
+    | {"settings", "catalog", "hardware", "bench", "policy", "lock", "store", "plan", "roster"}
+    | {"wire", "ledger", "bundle", "mirror", "engine", "fleet", "gateway", "control"},
 }
 
 BANNED_NAMES = frozenset(

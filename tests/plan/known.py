@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from serve.catalog import DirSource, ModelSpec, load_catalog
+from serve.catalog import ModelSpec, load_catalog
 from serve.hardware import Cpu, Gpu, Machine
 from serve.plan import Subject
+from serve.sources import DirSource
 
 GIB = 2**30
 # A folder of model facts that may lie beside a checkout; tests that need it are skipped without.

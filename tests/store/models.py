@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve.catalog import DirSource, HubSource, ModelSpec, WheelSource
+from serve.catalog import ModelSpec
 from serve.catalog.spec import License
 from serve.errors import NotPulled
-from serve.store import HubAccess, Store, Tools
+from serve.sources import HubSource, Source
+from serve.store import Access, Store
 
 REPO = "org/tiny"
 
@@ -49,7 +50,7 @@ FETCHED = {
 }  # fmt: skip
 
 
-def spec(source: HubSource | WheelSource | DirSource, name: str = "tiny") -> ModelSpec:
+def spec(source: Source, name: str = "tiny") -> ModelSpec:
     """A catalog entry with this source."""
     return ModelSpec(name, "Tiny", source, License("mit", "yes"), "LlamaForCausalLM", 128, "1K")
 
@@ -65,15 +66,14 @@ def no_wheel(package: str, version: str, folder: Path) -> Path:
     raise AssertionError("no wheel is wanted here")
 
 
-NO_TOOLS = Tools(no_convert, no_wheel)
-
-
 def store_at(
     tmp_path: Path, endpoint: str = "http://127.0.0.1:9", token: str | None = None,
-    tools: Tools = NO_TOOLS,
+    convert: Callable[[Path, Path], None] = no_convert,
+    fetch_wheel: Callable[[str, str, Path], Path] = no_wheel,
 ) -> Store:  # fmt: skip
     """A store with both homes below `tmp_path`."""
-    return Store(tmp_path / "home", HubAccess(endpoint, token, tmp_path / "hf"), tools)
+    access = Access(endpoint, token, tmp_path / "hf", convert, fetch_wheel)
+    return Store(tmp_path / "home", access)
 
 
 @dataclass
@@ -85,10 +85,11 @@ class Recorder:
     notes: list[str] = field(default_factory=list)
     advanced: int = 0
     running: int = 0
+    files: int = 0
     noted: threading.Event = field(default_factory=threading.Event)
     on_advance: Callable[[int], None] = lambda n: None
 
-    def start(self, label: str, total_bytes: int | None) -> None:
+    def start(self, label: str, total_bytes: int | None, total_files: int = 0) -> None:
         self.labels.append(label)
         self.totals.append(total_bytes)
         self.running += 1
@@ -96,6 +97,9 @@ class Recorder:
     def advance(self, n_bytes: int) -> None:
         self.advanced += n_bytes
         self.on_advance(n_bytes)
+
+    def file_done(self) -> None:
+        self.files += 1
 
     def note(self, text: str) -> None:
         self.notes.append(text)

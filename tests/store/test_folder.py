@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.catalog import DirSource
 from serve.errors import NotPulled, RepoNotFound, UnsafeWeights
+from serve.sources import DirSource
 from tests.store.models import FETCHED, Recorder, model_files, safetensors, spec, store_at
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from serve.catalog import HubSource
 from serve.errors import (
     AccessDenied,
     HashMismatch,
@@ -18,6 +17,7 @@ from serve.errors import (
     SourceUnreachable,
     UnsafeWeights,
 )
+from serve.sources import HubSource
 from tests.fakes.fake_hub import FakeHub
 from tests.store.models import (
     FETCHED,

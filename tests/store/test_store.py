@@ -11,9 +11,18 @@ from pathlib import Path
 import pytest
 
 from serve.errors import DiskFull, NotPulled, NotWritable
-from serve.store import HubAccess, Store
+from serve.store import Access, Store
 from tests.fakes.fake_hub import FakeHub
-from tests.store.models import HUB_SPEC, NO_TOOLS, REPO, Recorder, model_files, spec, store_at
+from tests.store.models import (
+    HUB_SPEC,
+    REPO,
+    Recorder,
+    model_files,
+    no_convert,
+    no_wheel,
+    spec,
+    store_at,
+)
 
 MIB = 2**20
 
@@ -69,7 +78,7 @@ def test_list_tells_what_is_held(tmp_path: Path, hub: FakeHub) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 3},
         {"surprise": 1},
         {"digest": "0" * 64},
         {"revision": "main"},
@@ -193,7 +202,7 @@ def test_a_read_only_home_serves_what_it_has(small_disk: Path, hub: FakeHub) -> 
 @pytest.mark.parametrize("closed", ["own", "hf"])
 def test_a_home_that_is_no_folder(tmp_path: Path, hub: FakeHub, closed: str) -> None:
     (tmp_path / closed).write_text("a file")
-    access = HubAccess(hub.endpoint, None, tmp_path / "hf")
+    access = Access(hub.endpoint, None, tmp_path / "hf", no_convert, no_wheel)
     with pytest.raises(NotWritable) as caught:
-        Store(tmp_path / "own", access, NO_TOOLS).pull(HUB_SPEC)
+        Store(tmp_path / "own", access).pull(HUB_SPEC)
     assert caught.value.path.startswith(str(tmp_path / closed))

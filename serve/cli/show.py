@@ -1,7 +1,6 @@
-"""Verbs about weights: pull, ls, show, rm."""
+"""What can be served: `inhouse show`, and the list behind `inhouse ls --catalog`."""
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -9,57 +8,17 @@ import typer
 from serve.catalog import ModelSpec
 from serve.cli import output, rooms
 from serve.cli.flags import JsonFlag, with_settings
-from serve.cli.progress import progress
+from serve.cli.output import day
 from serve.errors import NotPulled
 from serve.settings import Settings
-from serve.store import Held, Weights
+from serve.store import Weights
 from serve.units import show_bytes
 
-Models = Annotated[
-    list[str], typer.Argument(help="Names, aliases or repositories.", metavar="MODEL")
-]
 Model = Annotated[str, typer.Argument(help="A name, alias or repository.", metavar="MODEL")]
 
 
-@with_settings("paths", "hub", "engine")
-def pull(models: Models, settings: Settings, as_json: JsonFlag = False) -> None:
-    """Fetch, verify and seal the weights of models."""
-    catalog, store = rooms.catalog(settings), rooms.store(settings)
-    specs = [catalog.find(name) for name in models]
-    held = [store.pull(spec, progress()) for spec in specs]
-    if as_json:
-        output.put_json([asdict(weights) for weights in held])
-    else:
-        rows = [(w.name, show_bytes(w.total_bytes), w.revision[:12], str(w.path)) for w in held]
-        output.put_table(("MODEL", "SIZE", "REVISION", "PATH"), rows)
-
-
-@with_settings("paths", "hub")
-def ls(
-    settings: Settings,
-    whole: Annotated[
-        bool, typer.Option("--catalog", help="All that can be served, here or not.", metavar=" ")
-    ] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """List the models whose weights are here."""
-    held = rooms.store(settings).list()
-    if whole:
-        names = {row.name for row in held if row.is_complete}
-        _ls_catalog(rooms.catalog(settings).specs, names, as_json)
-    elif as_json:
-        output.put_json([asdict(row) for row in held])
-    elif held:
-        rows = [
-            (row.name, _size(row), row.revision[:12], _day(row.sealed_at), row.source)
-            for row in held
-        ]
-        output.put_table(("MODEL", "SIZE", "REVISION", "SEALED", "SOURCE"), rows)
-    else:
-        output.say("no weights here yet; what there is to pull: inhouse ls --catalog")
-
-
-def _ls_catalog(specs: tuple[ModelSpec, ...], held: set[str], as_json: bool) -> None:
+def list_catalog(specs: tuple[ModelSpec, ...], held: set[str], as_json: bool) -> None:
+    """All specs; `held`: the names of those that are here."""
     if as_json:
         output.put_json([_spec_record(spec) | {"is_here": spec.name in held} for spec in specs])
         return
@@ -95,18 +54,6 @@ def _weights(settings: Settings, spec: ModelSpec) -> Weights | None:
         return None
 
 
-@with_settings("paths", "hub")
-def rm(models: Models, settings: Settings, as_json: JsonFlag = False) -> None:
-    """Remove the weights of models from the disk."""
-    catalog, store = rooms.catalog(settings), rooms.store(settings)
-    names = [catalog.find(name).name for name in models]
-    freed = {name: store.remove(name) for name in names}
-    if as_json:
-        output.put_json([{"name": name, "freed_bytes": size} for name, size in freed.items()])
-    else:
-        output.put_table(("MODEL", "FREED"), [(n, show_bytes(size)) for n, size in freed.items()])
-
-
 def _spec_record(spec: ModelSpec) -> dict[str, Any]:
     source = {"kind": type(spec.source).__name__.removesuffix("Source").lower()}
     return asdict(spec) | {"source": source | asdict(spec.source), "origin": spec.origin}
@@ -136,13 +83,5 @@ def _weights_facts(spec: ModelSpec, weights: Weights | None) -> list[tuple[str, 
     return [
         ("weights", f"{weights.path}  ({show_bytes(weights.total_bytes)})"),
         ("revision", weights.revision),
-        ("sealed", f"{_day(weights.sealed_at)}, digest {weights.digest[:16]}"),
+        ("sealed", f"{day(weights.sealed_at)}, digest {weights.digest[:16]}"),
     ]
-
-
-def _size(row: Held) -> str:
-    return show_bytes(row.total_bytes) if row.is_complete else "files are missing"
-
-
-def _day(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d")
