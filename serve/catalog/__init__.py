@@ -1,7 +1,8 @@
 """What may be served: `models.yaml`, parsed and checked once. Knows nothing of disks or devices."""
 
 from serve.catalog.catalog import Catalog
+from serve.catalog.facts import Extension, Facts
 from serve.catalog.load import load_catalog
-from serve.catalog.spec import ModelSpec
+from serve.catalog.spec import License, ModelSpec
 
-__all__ = ["Catalog", "ModelSpec", "load_catalog"]
+__all__ = ["Catalog", "Extension", "Facts", "License", "ModelSpec", "load_catalog"]

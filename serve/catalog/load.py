@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from serve.catalog.catalog import Catalog
-from serve.catalog.schema import CatalogFile, Defaults, LicenseEntry, ModelEntry, known_keys
+from serve.catalog.facts import Facts, GeometryFacts, ToolTemplate
+from serve.catalog.schema import (
+    NAME,
+    PATTERNS,
+    CatalogFile,
+    Defaults,
+    ExtensionEntry,
+    LicenseEntry,
+    ModelEntry,
+    ToolTemplateEntry,
+    known_keys,
+    pairs,
+)
 from serve.catalog.source import Source, read_source
 from serve.catalog.spec import ModelSpec
 from serve.errors import CatalogError
 from serve.shipped import shipped
-from serve.sources import DirSource, HubSource, WheelSource
+from serve.sources import BundleSource, DirSource, HubSource, ModelScopeSource, WheelSource
+from serve.sources import Source as WeightsSource
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(:[a-z0-9][a-z0-9._-]*)?")
+_NAME = re.compile(NAME)
 SHIPPED = "models.yaml"
 
 
@@ -42,6 +55,7 @@ def parse_catalog(paths: Iterable[Path]) -> Catalog:
         for name, page in homes.items()
         for spec in _specs(name, page.content.models[name], page.source, table)
     ]
+    specs = _yielding(specs, pages)
     _refuse_twins(specs)
     return Catalog(tuple(spec for spec, _ in specs))
 
@@ -71,26 +85,40 @@ def _first_complaint(source: Source, error: ValidationError) -> CatalogError:
     # A misspelt key is also a missing one: the spelling is the better news.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     key = tuple(str(part) for part in first["loc"] if part != "[key]")
-    if first["type"] == "extra_forbidden":
-        return source.error(key, "is not a key of a catalog", _near(key[-1], known_keys(key)))
-    if first["type"] == "missing":
-        return source.error(key, "is missing")
-    return source.error(key, f"{first['msg']}: {first['input']!r}")
+    match first["type"]:
+        case "extra_forbidden":
+            return source.error(key, "is not a key of a catalog", _near(key[-1], known_keys(key)))
+        case "missing":
+            return source.error(key, "is missing")
+        case "value_error":
+            return source.error(key, str(first["ctx"]["error"]))
+        case "string_pattern_mismatch":
+            must = PATTERNS[first["ctx"]["pattern"]]
+            return source.error(key, f"{must}: {first['input']!r}")
+        case _:
+            return source.error(key, f"{first['msg']}: {first['input']!r}")
 
 
 def _specs(name: str, entry: ModelEntry, source: Source, table: _Table) -> Iterator[ModelSpec]:
     """The spec of an entry, then one for each of its variants."""
     key = ("models", name)
-    for label, at in [(name, key), *((alias, (*key, "aliases")) for alias in entry.aliases)]:
-        if not NAME.fullmatch(label):
-            raise source.error(at, f"is not a name (a-z 0-9 . _ - and one colon): {label!r}")
+    if not _NAME.fullmatch(name):
+        raise source.error(key, f"{PATTERNS[NAME]}: {name!r}")
     spec = _spec(name, entry, source, table)
     yield spec
     for variant, repo in entry.variants.items():
         label = f"{name}:{variant}"
-        if not NAME.fullmatch(label):
-            raise source.error((*key, "variants", variant), f"is not a name: {label!r}")
-        yield replace(spec, name=label, source=HubSource(repo), aliases=())
+        if not _NAME.fullmatch(label):
+            raise source.error((*key, "variants", variant), f"{PATTERNS[NAME]}: {label!r}")
+        yield replace(
+            spec,
+            name=label,
+            source=HubSource(repo),
+            aliases=(),
+            variant_of=name,
+            alternatives=_elsewhere(repo, _value(entry, table, "modelscope"), is_variant=True),
+            facts=replace(spec.facts, weights_bytes=None),
+        )
 
 
 def _spec(name: str, entry: ModelEntry, source: Source, table: _Table) -> ModelSpec:
@@ -98,10 +126,9 @@ def _spec(name: str, entry: ModelEntry, source: Source, table: _Table) -> ModelS
     if entry.family not in table.families:
         near = _near(entry.family, table.families)
         raise source.error((*key, "family"), f"there is no such family: {entry.family}", near)
-    family = table.families[entry.family]
 
     def value(field: str) -> Any:
-        return getattr(entry if field in entry.model_fields_set else family, field)
+        return _value(entry, table, field)
 
     for field in ("architecture", "license", "context", "parameters"):
         if value(field) is None:
@@ -110,10 +137,15 @@ def _spec(name: str, entry: ModelEntry, source: Source, table: _Table) -> ModelS
         near = _near(value("license"), table.licenses)
         problem = f"there is no such entry under licenses: {value('license')}"
         raise source.error((*key, "license"), problem, near)
+    extension: ExtensionEntry | None = value("extension")
+    if extension is not None and extension.context <= value("context"):
+        problem = f"must be longer than the context of {value('context')}: {extension.context}"
+        raise source.error((*key, "extension", "context"), problem)
+    remote_code: str | None = value("remote_code")
     return ModelSpec(
         name=name,
         family=entry.family,
-        source=_weights_source(entry, source, key),
+        source=_weights_source(entry, source.path.parent),
         license=table.licenses[value("license")].license(),
         architecture=value("architecture"),
         context_tokens=value("context"),
@@ -122,25 +154,76 @@ def _spec(name: str, entry: ModelEntry, source: Source, table: _Table) -> ModelS
         summary=value("summary"),
         tool_call_parser=value("tool_call_parser"),
         reasoning_parser=value("reasoning_parser"),
-        engine_args=tuple({**family.engine_args, **entry.engine_args}.items()),
+        engine_args=pairs({**table.families[entry.family].engine_args, **entry.engine_args}),
+        extension=extension.extension() if extension is not None else None,
+        remote_code=None if remote_code == "needed" else remote_code,
+        needs_remote_code=remote_code not in (None, "unneeded"),
+        alternatives=_elsewhere(entry.repo, value("modelscope"), is_variant=False),
+        facts=_facts(entry, value),
     )
 
 
-def _weights_source(
-    entry: ModelEntry, source: Source, key: tuple[str, ...]
-) -> HubSource | WheelSource | DirSource:
-    sources: list[HubSource | WheelSource | DirSource] = []
+def _value(entry: ModelEntry, table: _Table, field: str) -> Any:
+    """What the entry says of this, else what its family says."""
+    owner = entry if field in entry.model_fields_set else table.families[entry.family]
+    return getattr(owner, field)
+
+
+def _facts(entry: ModelEntry, value: Callable[[str], Any]) -> Facts:
+    template: ToolTemplateEntry | None = value("tool_template")
+    return Facts(
+        languages=tuple(value("languages")),
+        sampling=value("sampling").advice(),
+        sampling_without_thinking=value("sampling_without_thinking").advice(),
+        tool_template=ToolTemplate(**template.model_dump()) if template is not None else None,
+        geometry=GeometryFacts(**entry.geometry.model_dump()) if entry.geometry else None,
+        weights_bytes=entry.weights_bytes,
+    )
+
+
+def _weights_source(entry: ModelEntry, folder: Path) -> WeightsSource:
+    """The entry's own source; paths are relative to the folder of the catalog file."""
     if entry.repo is not None:
-        sources.append(HubSource(entry.repo, entry.revision))
+        return HubSource(entry.repo, entry.revision or "main")
     if entry.wheel is not None:
-        sources.append(WheelSource(**entry.wheel.model_dump()))
+        return WheelSource(**entry.wheel.model_dump())
     if entry.dir is not None:
-        sources.append(DirSource((source.path.parent / entry.dir.expanduser()).resolve()))
-    if len(sources) != 1:
-        raise source.error(key, "must have exactly one of: repo, wheel, dir")
-    if entry.repo is None and "revision" in entry.model_fields_set:
-        raise source.error((*key, "revision"), "goes with repo only")
-    return sources[0]
+        return DirSource((folder / entry.dir.expanduser()).resolve())
+    if entry.bundle is not None:
+        return BundleSource((folder / entry.bundle.expanduser()).resolve())
+    assert entry.modelscope is not None, "the schema lets no entry through without a source"
+    return ModelScopeSource(entry.modelscope, entry.revision or "master")
+
+
+def _elsewhere(
+    repo: str | None, modelscope: str | None, is_variant: bool
+) -> tuple[ModelScopeSource, ...]:
+    """The same weights on ModelScope: under the repository that is named there, or under the same
+    name of the organisation that is named, where variants are found too."""
+    if repo is None or modelscope is None:
+        return ()
+    if "/" not in modelscope:
+        return (ModelScopeSource(f"{modelscope}/{repo.split('/')[1]}"),)
+    return () if is_variant else (ModelScopeSource(modelscope),)
+
+
+def _yielding(
+    specs: list[tuple[ModelSpec, _Page]], pages: list[_Page]
+) -> list[tuple[ModelSpec, _Page]]:
+    """Aliases and variants without those whose names a later file uses: what the operator calls
+    something is called so, whatever the shipped catalog has come to call it."""
+    owner = {
+        label: page
+        for page in pages  # the last one that uses a label has it
+        for spec, home in specs
+        if home is page
+        for label in (spec.name, *spec.aliases)
+    }
+    return [
+        (replace(spec, aliases=tuple(a for a in spec.aliases if owner[a] is page)), page)
+        for spec, page in specs
+        if owner[spec.name] is page or spec.variant_of is None
+    ]
 
 
 def _refuse_twins(specs: list[tuple[ModelSpec, _Page]]) -> None:

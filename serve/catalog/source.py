@@ -10,6 +10,11 @@ from serve.errors import CatalogError
 
 KeyPath = tuple[str, ...]
 
+# libyaml's is ten times as fast; a PyYAML built without it has the other one only.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TEXT = "tag:yaml.org,2002:str"
+_DEEPEST = 8  # keys above one another; the catalog needs five
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -28,8 +33,7 @@ class Source:
 def read_source(path: Path) -> Source:
     """Read a YAML file whose top is a mapping; raises CatalogError."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
+        return _Reading(path, path.read_text(encoding="utf-8")).document()
     except OSError as error:
         raise CatalogError(str(path), "", f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -40,29 +44,42 @@ def read_source(path: Path) -> Source:
         raise CatalogError(place, "", f"is not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise CatalogError(str(path), "", f"is not YAML: {' '.join(str(error).split())}") from error
-    source = Source(path, {}, {})
-    if isinstance(node, yaml.MappingNode):
-        source.content.update(_Reading(source, loader).mapping(node, ()))
-    elif node is not None:
-        raise source.error((), "must be a mapping")
-    return source
 
 
 class _Reading:
-    """One walk over the nodes of one file, filling `source.lines` on its way."""
+    """One walk over the events of one file, filling `source.lines` on its way.
 
-    def __init__(self, source: Source, loader: yaml.SafeLoader) -> None:
-        self._source = source
-        self._loader = loader
-        self._seen: set[int] = set()
+    Over events, because libyaml's own composer overflows the stack where a file is nested deeply.
+    """
 
-    def mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Any]:
+    def __init__(self, path: Path, text: str) -> None:
+        self._source = Source(path, {}, {})
+        self._loader = _Loader(text)
+
+    def document(self) -> Source:
+        """The one document of the file; an empty file is an empty mapping."""
+        self._next()  # the stream's start
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return self._source
+        event = self._next()
+        if isinstance(event, yaml.MappingStartEvent):
+            self._source.content.update(self._mapping(event, ()))
+        elif not isinstance(event, yaml.ScalarEvent) or self._value(event, ()) is not None:
+            raise self._source.error((), "must be a mapping")
+        self._next()  # the document's end
+        if not isinstance(self._next(), yaml.StreamEndEvent):
+            raise self._source.error((), "must be one document, without ---")
+        return self._source
+
+    def _mapping(self, start: yaml.MappingStartEvent, at: KeyPath) -> dict[str, Any]:
+        self._check(start, at)
         values: dict[str, Any] = {}
         lines = self._source.lines
-        for key_node, child in node.value:
-            key, line = key_node.value, key_node.start_mark.line + 1
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            line = event.start_mark.line + 1
             place = f"{self._source.path}:{line}"
-            if key_node.tag != "tag:yaml.org,2002:str":
+            key = event.value if isinstance(event, yaml.ScalarEvent) else "a list or mapping"
+            if not isinstance(event, yaml.ScalarEvent) or self._tag(event) != _TEXT:
                 raise CatalogError(place, ".".join(at), f"a key must be a word: {key}")
             path = (*at, key)
             if key in values:
@@ -71,23 +88,41 @@ class _Reading:
                     place, ".".join(path), f"stands here twice, first in line {first}"
                 )
             lines[path] = line
-            values[key] = self._value(child, path)
+            values[key] = self._value(self._next(), path)
         return values
 
-    def _value(self, node: yaml.Node, at: KeyPath) -> Any:
-        # A node met twice is an alias of an anchor; such files can be endless.
-        if id(node) in self._seen:
-            raise self._source.error(at, "anchors and aliases of YAML are not understood here")
-        self._seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, at)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._item(item, (*at, str(n))) for n, item in enumerate(node.value)]
+    def _sequence(self, start: yaml.SequenceStartEvent, at: KeyPath) -> list[Any]:
+        self._check(start, at)
+        values: list[Any] = []
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            path = (*at, str(len(values)))
+            self._source.lines[path] = event.start_mark.line + 1
+            values.append(self._value(event, path))
+        return values
+
+    def _value(self, event: Any, at: KeyPath) -> Any:
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(event, at)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self._sequence(event, at)
+        self._check(event, at)
+        node = yaml.ScalarNode(self._tag(event), event.value, event.start_mark, event.end_mark)
         try:
             return self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
-            raise self._source.error(at, f"is not a value that YAML knows: {node.value}") from error
+            problem = f"is not a value that YAML knows: {event.value}"
+            raise self._source.error(at, problem) from error
 
-    def _item(self, node: yaml.Node, at: KeyPath) -> Any:
-        self._source.lines[at] = node.start_mark.line + 1
-        return self._value(node, at)
+    def _check(self, event: Any, at: KeyPath) -> None:
+        if event.anchor is not None:  # an alias has one too; such files can be endless
+            raise self._source.error(at, "anchors and aliases of YAML are not understood here")
+        if len(at) > _DEEPEST:
+            raise self._source.error(at[:_DEEPEST], "is nested too deeply")
+
+    def _tag(self, scalar: Any) -> str:
+        if scalar.tag not in (None, "!"):
+            return str(scalar.tag)
+        return str(self._loader.resolve(yaml.ScalarNode, scalar.value, scalar.implicit))
+
+    def _next(self) -> Any:
+        return self._loader.get_event()

@@ -11,7 +11,8 @@ from serve.catalog import ModelSpec
 class Wishes:
     """What the operator asks for; None = you decide.
 
-    `context_tokens` is a limit: a model that was made for less gets what it was made for.
+    `context_tokens` is a limit: a model that was made for less gets what it was made for, or what
+    its extension gives, where its catalog entry has one.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

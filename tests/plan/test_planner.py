@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serve.catalog import Extension
 from serve.errors import DoesNotFit
 from serve.hardware import Gpu, Machine
 from serve.plan import Plan, Wishes, make_plan
@@ -294,6 +295,52 @@ def test_a_plan_never_promises_more_than_there_is(
     assert plan.kv_tokens >= plan.context_tokens
     assert wishes.context_tokens is None or plan.context_tokens <= wishes.context_tokens
     assert wishes.kv_cache_bytes in (None, plan.kv_cache_bytes)
+
+
+YARN = Extension(131072, "YaRN", (("hf-overrides", "{}"),))
+QWEN25 = subject(32768, 14.19, extension=YARN)
+
+
+def on_a_card(wished: int | None, extension: Extension | None, **config: Any) -> Plan:
+    model = subject(32768, 14.19, extension=extension)
+    return make_plan(model, QWEN25_7B | config, with_gpus(card()), Wishes(context_tokens=wished))
+
+
+@pytest.mark.parametrize(
+    ("wished", "context"),
+    [(None, 32768), (32768, 32768), (32769, 32769), (65536, 65536), (200_000, 131072)],
+)
+def test_a_wish_for_more_switches_the_extension_on(wished: int | None, context: int) -> None:
+    plan = on_a_card(wished, YARN)
+    assert plan.context_tokens == context
+    if context > 32768:
+        assert plan.note == (
+            "the context is extended beyond the 32,768 tokens it is made for: YaRN"
+        )
+    else:
+        assert plan.note is None
+
+
+def test_the_rope_cache_of_a_longer_context_is_counted() -> None:
+    longer = dict(on_a_card(65536, YARN).parts)["weights"]
+    assert longer - dict(on_a_card(None, YARN).parts)["weights"] == (131072 - 32768) * 128 * 2
+
+
+def test_an_extension_that_is_only_told_is_not_used() -> None:
+    assert on_a_card(65536, Extension(131072, "by hand")).context_tokens == 32768
+
+
+def test_an_extension_by_length_alone_ends_where_the_config_ends() -> None:
+    alone = Extension(131072, "its config allows it", ())
+    plan = on_a_card(65536, alone)
+    assert (plan.context_tokens, plan.note) == (32768, None)
+    assert on_a_card(65536, alone, max_position_embeddings=163840).context_tokens == 65536
+
+
+def test_an_extended_context_that_does_not_fit_is_refused() -> None:
+    small = with_gpus(card(total_gib=18))
+    with pytest.raises(DoesNotFit):
+        make_plan(QWEN25, QWEN25_7B, small, Wishes(context_tokens=131072))
 
 
 def test_a_plan_carries_its_subject() -> None:
