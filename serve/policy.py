@@ -21,13 +21,16 @@ class Policy:
     sources: tuple[str, ...] = ()
     repos: tuple[str, ...] = ()
 
-    def check(self, spec: ModelSpec, kind: Kind | None = None) -> None:
-        """NotAllowed, with the rule, unless every list allows the model from its source; `kind`:
-        the kind of source that the weights really come by, where that is another (a bundle)."""
+    def check(self, spec: ModelSpec, kind: Kind | None = None, origin: str | None = None) -> None:
+        """NotAllowed, with the rule, unless every list allows the model.
+
+        `kind`, `origin`: how and whence the weights really come, where that is not as the catalog
+        says (a bundle, a source that the operator chose).
+        """
         license_ = (spec.license.name, f"commercial:{spec.license.commercial}")
         _check(spec.name, "policy.licenses", license_, self.licenses)
         _check(spec.name, "policy.sources", (kind or spec.source.kind,), self.sources)
-        _check(spec.name, "policy.repos", (spec.origin,), self.repos)
+        _check(spec.name, "policy.repos", (origin or spec.origin,), self.repos)
 
 
 def _check(name: str, rule: str, values: tuple[str, ...], allowed: tuple[str, ...]) -> None:

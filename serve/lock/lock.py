@@ -1,35 +1,12 @@
-"""The values of a lock file, and whether something is what they say."""
+"""What is locked, and whether something is what the lock says."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from serve.catalog import ModelSpec
 from serve.errors import LockMismatch
-from serve.sources import Kind
-
-
-@dataclass(frozen=True, slots=True)
-class LockedFile:
-    """One file: its path in the model's folder, its size in bytes and its sha256 in hex."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class LockedModel:
-    """One model. `source` and `revision` are what a manifest has under these names; `entry` is the
-    digest of the catalog entry (`ModelSpec.digest`); `digest` stands for all files."""
-
-    name: str
-    kind: Kind
-    source: str
-    revision: str
-    license: str
-    entry: str
-    digest: str
-    files: tuple[LockedFile, ...]
+from serve.lock.difference import ModelChange, differences
+from serve.lock.model import LockedFile, LockedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +24,10 @@ class Lock:
         if found.entry != spec.digest:
             raise LockMismatch(spec.name, "catalog entry", found.entry, spec.digest)
         return found
+
+    def changes_to(self, new: "Lock") -> tuple[ModelChange, ...]:
+        """All that is different in another lock, by name; nothing if both mean the same bytes."""
+        return differences(self.models, new.models)
 
     def check(self, spec: ModelSpec, revision: str, files: Iterable[LockedFile]) -> None:
         """LockMismatch, naming the first difference, unless these are exactly the locked files."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from serve.errors import DiskFull, NotWritable
 
-_CHUNK_BYTES = 4 * 2**20
+_PIECE_BYTES = 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,6 +50,30 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
+def shared(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock file together with others who share it; `waiting` as for `locked`."""
+    with _lock_file(path) as fd:
+        if not _try_lock(fd, fcntl.LOCK_SH):
+            waiting()
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock file now; no file is made to find that out."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # somebody else's; who knows
+    try:
+        return not _try_lock(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock file if nobody has it; yields whether it is held."""
     with _lock_file(path) as fd:
@@ -59,17 +83,23 @@ def locked_if_free(path: Path) -> Iterator[bool]:
 @contextmanager
 def _lock_file(path: Path) -> Iterator[int]:
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            # What is there can be locked on a disk that is read-only by now.
+            if error.errno not in (errno.EROFS, errno.EACCES) or not path.exists():
+                raise
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-def _try_lock(fd: int) -> bool:
+def _try_lock(fd: int, how: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -103,22 +133,22 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path, advance: Callable[[int], None]) -> str:
-    """The file's sha256 in hex; `advance` hears of every piece read."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_CHUNK_BYTES):
-            digest.update(piece)
-            advance(len(piece))
+    """The file's sha256 in hex; `advance` hears of every piece read. Holds 1 MiB, and leaves the
+    interpreter to other threads while it reads and hashes."""
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE_BYTES))
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while n_bytes := file.readinto(piece):
+            digest.update(piece[:n_bytes])
+            advance(n_bytes)
     return digest.hexdigest()
 
 
-def git_sha1_of(path: Path) -> str:
-    """The id that git gives to a (small) file's content: sha1 of "blob <size>\\0" and the bytes."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
 def remove_tree(path: Path) -> None:
-    """Remove a folder of ours, if it is there."""
-    if path.is_dir():
+    """Remove a folder of ours, if it is there; of a link or file in its place, that."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.is_dir():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

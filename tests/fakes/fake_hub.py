@@ -1,7 +1,8 @@
-"""A Hub for the real `huggingface_hub` client: an HTTP server with repositories from memory.
+"""A Hub for the real `huggingface_hub` client: an HTTP server with repositories of bytes and files.
 
 In a test: `with FakeHub({"org/model": {"config.json": b"{}"}}) as hub: … hub.endpoint`.
-As a program: `python tests/fakes/fake_hub.py ORG/NAME=FOLDER …` prints its endpoint and serves.
+As a program: `python tests/fakes/fake_hub.py ORG/NAME=FOLDER …` prints its endpoint and serves;
+files are sent by the kernel, so that a measurement measures the client.
 
 It speaks what the client uses: `/api/models/R/revision/V?blobs=true`, `/tree/V`, HEAD and GET of
 `/R/resolve/V/FILE` with ETag, X-Repo-Commit, X-Linked-Etag, X-Linked-Size and Range, big files by a
@@ -10,6 +11,7 @@ redirect to `/cdn/` on another host name. `Faults` says what goes wrong; `reques
 
 import hashlib
 import json
+import os
 import re
 import socket
 import struct
@@ -21,12 +23,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+if __name__ == "__main__":  # as a program, from any folder
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.fakes import fake_xet
+from tests.fakes.contents import Content, git_id, sha256, size_of
 
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 _INFO = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/revision/(?P<revision>[^/]+)")
 _TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
 _CDN = re.compile(r"/cdn/(?P<sha256>[0-9a-f]{64})")
+_XET = re.compile(r"/(?P<what>v\d/reconstructions|xorb)/(?P<sha256>[0-9a-f]{64})")
 _PIECE_BYTES = 64 * 1024
 
 
@@ -34,27 +44,45 @@ _PIECE_BYTES = 64 * 1024
 class Faults:
     """What goes wrong. Counts go down with every use; `reset_at` is where in a file.
 
-    `refuse`: (status, X-Error-Code) for all requests. `lie`: file → the bytes really sent.
-    `short`: file → as many bytes, with a Content-Length to match. `stall_at`: send no more from
-    there on until `resume` is set; `stalled` tells that it is so. `xet`: offer big files by Xet,
-    from a storage service that has none of them.
+    `refuse`: (status, X-Error-Code) for all requests. `busy`, `broken`: as many requests are
+    answered 429 and 503, only those whose path contains `only`. `lie`: file → the bytes really
+    sent; `changed`: file → what it is since the listing was made. `short`: file → as many bytes,
+    with a Content-Length to match; `claims`: file → a Content-Length that is not true. `ranges`
+    False: Range is ignored; `range_shift`: it begins so many bytes later than asked. `stall_at`:
+    send no more from there on until `resume` is set; `stalled` tells that it is so.
+    `elsewhere`: everything is answered by a redirect to another host name. `xet`: offer
+    big files by Xet; `xet_broken`: from a storage that has none of them.
+    `any_revision`: whatever is asked for is taken for `main`.
     """
 
     refuse: tuple[int, str] | None = None
     busy: int = 0
     retry_after_s: int = 0
     broken: int = 0
+    only: str = ""
     reset_at: int | None = None
     resets: int = 0
     seconds_per_piece: float = 0.0
     lie: dict[str, bytes] = field(default_factory=dict)
+    changed: dict[str, bytes] = field(default_factory=dict)
     lying_etag: str | None = None
     short: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, int] = field(default_factory=dict)
+    ranges: bool = True
+    range_shift: int = 0
     stall_at: int | None = None
     stalled: threading.Event = field(default_factory=threading.Event)
     resume: threading.Event = field(default_factory=threading.Event)
     info: bytes | None = None
+    elsewhere: bool = False
     xet: bool = False
+    xet_broken: bool = False
+    any_revision: bool = False
+
+    @property
+    def in_a_body(self) -> bool:
+        """Whether the bytes of a file must be sent piece by piece, to go wrong somewhere."""
+        return bool(self.resets or self.seconds_per_piece) or self.stall_at is not None
 
 
 @dataclass(frozen=True)
@@ -71,11 +99,12 @@ class FakeHub:
 
     def __init__(
         self,
-        repos: Mapping[str, Mapping[str, bytes]],
+        repos: Mapping[str, Mapping[str, Content]],
         big_bytes: int = 1024,
         token: str | None = None,
     ) -> None:
-        self.repos = {name: dict(files) for name, files in repos.items()}
+        # Any: tests compare and cut what they know to be bytes.
+        self.repos: dict[str, dict[str, Any]] = {name: dict(of) for name, of in repos.items()}
         self.big_bytes, self.token = big_bytes, token
         self.faults = Faults()
         self.requests: list[Request] = []
@@ -86,7 +115,7 @@ class FakeHub:
 
     def commit(self, repo: str) -> str:
         """The commit of `main`: it changes with any file."""
-        listing = [(name, git_sha1(data)) for name, data in sorted(self.repos[repo].items())]
+        listing = [(name, git_id(data)) for name, data in sorted(self.repos[repo].items())]
         return hashlib.sha1(f"{repo} {listing}".encode()).hexdigest()
 
     def asked_for(self, method: str, part: str) -> list[Request]:
@@ -110,11 +139,6 @@ class FakeHub:
     def serve(self) -> None:
         """Serve until killed."""
         self._server.serve_forever()
-
-
-def git_sha1(data: bytes) -> str:
-    """git's id of a file with this content."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 class _Server(ThreadingHTTPServer):
@@ -157,32 +181,32 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/xet-read-token/" in path:
             answer = {"accessToken": "xet", "exp": int(time.time()) + 3600, "casUrl": hub.cdn}
             self._send(200, {}, json.dumps(answer).encode())
+        elif match := _XET.fullmatch(path):
+            self._xet(match["what"], match["sha256"])
         elif match := _RESOLVE.fullmatch(path):
             self._resolve(match["repo"], match["revision"], match["file"])
         elif match := _CDN.fullmatch(path):
-            found = {
-                hashlib.sha256(data).hexdigest(): (name, data)
-                for files in hub.repos.values()
-                for name, data in files.items()
-            }
-            name, data = found[match["sha256"]]
+            name, data = self._blob(match["sha256"])
             self._send_file(name, faults.lie.get(name, data), {})
         else:
             self._send(404, {"X-Error-Code": "RepoNotFound"})
 
     def _is_refused(self) -> bool:
         hub, faults = self.server.hub, self.server.hub.faults
-        if faults.busy > 0:
+        is_hit = faults.only in self.path
+        if faults.elsewhere and self.headers["Host"] in hub.endpoint:
+            self._send(307, {"Location": f"{hub.cdn}{self.path}"})
+        elif faults.busy > 0 and is_hit:
             faults.busy -= 1
             self._send(429, {"Retry-After": str(faults.retry_after_s)})
-        elif faults.broken > 0:
+        elif faults.broken > 0 and is_hit:
             faults.broken -= 1
             self._send(503, {})
         elif faults.refuse is not None:
             self._send(faults.refuse[0], {"X-Error-Code": faults.refuse[1]})
         elif (
             hub.token is not None
-            and not any(part in self.path for part in ("/cdn/", "/reconstructions/"))
+            and not any(part in self.path for part in ("/cdn/", "/reconstructions/", "/xorb/"))
             and self.headers["Authorization"] != f"Bearer {hub.token}"
         ):
             self._send(401, {"X-Error-Code": "GatedRepo"})
@@ -215,19 +239,25 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         if repo not in hub.repos:
             self._send(404, {"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", hub.commit(repo)):
+        elif revision not in ("main", hub.commit(repo)) and not hub.faults.any_revision:
             self._send(404, {"X-Error-Code": "RevisionNotFound"})
         else:
             return True
         return False
 
-    def _sibling(self, name: str, data: bytes) -> dict[str, object]:
-        row: dict[str, object] = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
-        if len(data) >= self.server.hub.big_bytes:
-            row["lfs"] = {
-                "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 135,
-            }  # fmt: skip
+    def _sibling(self, name: str, data: Content) -> dict[str, object]:
+        size = size_of(data)
+        row: dict[str, object] = {"rfilename": name, "size": size, "blobId": git_id(data)}
+        if size >= self.server.hub.big_bytes:
+            row["lfs"] = {"sha256": sha256(data), "size": size, "pointerSize": 135}
         return row
+
+    def _blob(self, wanted: str) -> tuple[str, Content]:
+        hub = self.server.hub
+        folders = [*hub.repos.values(), hub.faults.changed]
+        files = [(name, data) for files in folders for name, data in files.items()]
+        big = [(name, data) for name, data in files if size_of(data) >= hub.big_bytes]
+        return next((name, data) for name, data in big if sha256(data) == wanted)
 
     def _resolve(self, repo: str, revision: str, file: str) -> None:
         hub = self.server.hub
@@ -236,44 +266,87 @@ class _Handler(BaseHTTPRequestHandler):
         if file not in hub.repos[repo]:
             self._send(404, {"X-Error-Code": "EntryNotFound"})
             return
-        data = hub.repos[repo][file]
+        data = hub.faults.changed.get(file, hub.repos[repo][file])
         headers = {"X-Repo-Commit": hub.commit(repo)}
-        if len(data) >= hub.big_bytes:
-            sha256 = hashlib.sha256(data).hexdigest()
-            headers["X-Linked-Etag"] = f'"{hub.faults.lying_etag or sha256}"'
-            headers["X-Linked-Size"] = str(len(data))
-            headers["Location"] = f"{hub.cdn}/cdn/{sha256}"
+        if size_of(data) >= hub.big_bytes:
+            headers["X-Linked-Etag"] = f'"{hub.faults.lying_etag or sha256(data)}"'
+            headers["X-Linked-Size"] = str(size_of(data))
+            headers["Location"] = f"{hub.cdn}/cdn/{sha256(data)}"
             if hub.faults.xet:
                 route = f"{hub.endpoint}/api/models/{repo}/xet-read-token/{revision}"
-                headers |= {"X-Xet-Hash": sha256, "X-Xet-Refresh-Route": route}
+                headers |= {"X-Xet-Hash": sha256(data), "X-Xet-Refresh-Route": route}
             self._send(302, headers)
         else:
-            headers["ETag"] = f'"{hub.faults.lying_etag or git_sha1(data)}"'
+            headers["ETag"] = f'"{hub.faults.lying_etag or git_id(data)}"'
             self._send_file(file, hub.faults.lie.get(file, data), headers)
 
-    def _send_file(self, name: str, data: bytes, headers: dict[str, str]) -> None:
-        begin = 0
-        if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
-            begin = int(wanted[1])
-            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
-        headers["Accept-Ranges"] = "bytes"
-        end = self.server.hub.faults.short.get(name, len(data))
-        self._send(206 if wanted else 200, headers, data[begin:end], begin)
+    def _xet(self, what: str, wanted: str) -> None:
+        hub = self.server.hub
+        if hub.faults.xet_broken or what.startswith("v2"):
+            self._send(404, {})
+            return
+        name, data = self._blob(wanted)
+        assert isinstance(data, bytes)
+        data = hub.faults.lie.get(name, data)
+        if what == "xorb":
+            self._send_part(fake_xet.xorb(data))
+        else:
+            url = f"{hub.cdn}/xorb/{wanted}"
+            status, body = fake_xet.reconstruction(data, wanted, url, self.headers.get("Range", ""))
+            self._send(status, {"Content-Type": "application/json"}, body)
 
-    def _send(
-        self, status: int, headers: Mapping[str, str], body: bytes = b"", begin: int = 0
-    ) -> None:
+    def _send_part(self, body: bytes) -> None:
+        begin, end = self.headers["Range"].removeprefix("bytes=").split("-")
+        headers = {"Content-Range": f"bytes {begin}-{end}/{len(body)}"}
+        part = body[int(begin) : int(end) + 1]
+        self._send_head(206, headers, len(part))
+        self._send_body(part, int(begin))
+
+    def _send_file(self, name: str, data: Content, headers: dict[str, str]) -> None:
+        faults, begin, size = self.server.hub.faults, 0, size_of(data)
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted and faults.ranges:
+            begin = int(wanted[1]) + faults.range_shift
+            headers["Content-Range"] = f"bytes {begin}-{size - 1}/{size}"
+        headers["Accept-Ranges"] = "bytes"
+        end = max(begin, faults.short.get(name, size))
+        length = faults.claims.get(name, end - begin)
+        self._send_head(206 if begin else 200, headers, length)
+        if self.command == "HEAD":
+            return
+        if length != end - begin:
+            self.close_connection = True
+        if isinstance(data, Path) and not faults.in_a_body:
+            self._send_by_kernel(data, begin, end)
+        else:
+            whole = data.read_bytes() if isinstance(data, Path) else data
+            self._send_body(whole[begin:end], begin)
+
+    def _send(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        self._send_head(status, headers, len(body))
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _send_head(self, status: int, headers: Mapping[str, str], length: int) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(length))
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if begin == 0 and len(body) <= _PIECE_BYTES:
-            self.wfile.write(body)
-        else:
+
+    def _send_by_kernel(self, file: Path, begin: int, end: int) -> None:
+        with file.open("rb") as source:
+            while begin < end:
+                sent = os.sendfile(self.connection.fileno(), source.fileno(), begin, end - begin)
+                begin += sent
+                self.server.hub.sent_bytes += sent
+
+    def _send_body(self, body: bytes, begin: int) -> None:
+        if self.server.hub.faults.in_a_body and len(body) > _PIECE_BYTES:
             self._send_slowly(body, begin)
+        else:
+            self.wfile.write(body)
+            self.server.hub.sent_bytes += len(body)
 
     def _send_slowly(self, body: bytes, begin: int) -> None:
         hub, faults = self.server.hub, self.server.hub.faults
@@ -301,13 +374,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _main(arguments: list[str]) -> None:
-    repos = {}
+    repos: dict[str, dict[str, Content]] = {}
     for argument in arguments:
         repo, _, folder = argument.partition("=")
         root = Path(folder)
         files = (path for path in root.rglob("*") if path.is_file())
-        repos[repo] = {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+        repos[repo] = {path.relative_to(root).as_posix(): path for path in files}
     hub = FakeHub(repos)
+    for files_of in repos.values():
+        for path in files_of.values():  # now, not at the first request
+            sha256(path)
+            git_id(path)
     print(hub.endpoint, flush=True)
     hub.serve()
 

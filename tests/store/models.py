@@ -44,6 +44,18 @@ def model_files(weight_bytes: int = 4096) -> dict[str, bytes]:
     }
 
 
+def sharded_files(shards: int, shard_bytes: int) -> dict[str, bytes]:
+    """The files of a repository with several shards, each of its own content."""
+    files = model_files()
+    del files["model.safetensors"]
+    names = [f"model-{n:05}-of-{shards:05}.safetensors" for n in range(1, shards + 1)]
+    for number, name in enumerate(names):
+        files[name] = safetensors({f"w{number}": bytes([number]) * shard_bytes})
+    index = {"weight_map": {f"w{number}": name for number, name in enumerate(names)}}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    return files
+
+
 FETCHED = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
     "model.safetensors",
@@ -64,6 +76,13 @@ def no_convert(gguf: Path, target: Path) -> None:
 
 def no_wheel(package: str, version: str, folder: Path) -> Path:
     raise AssertionError("no wheel is wanted here")
+
+
+def access_at(
+    tmp_path: Path, endpoint: str = "http://127.0.0.1:9", token: str | None = None
+) -> Access:
+    """The way to a Hub, with HF_HOME below `tmp_path`."""
+    return Access(endpoint, token, tmp_path / "hf", no_convert, no_wheel)
 
 
 def store_at(

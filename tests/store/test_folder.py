@@ -33,13 +33,19 @@ def test_a_folder_is_used_where_it_lies(tmp_path: Path) -> None:
 def test_it_is_hashed_once(tmp_path: Path) -> None:
     root, store = folder_at(tmp_path), store_at(tmp_path)
     weights = store.pull(spec(DirSource(root)))
-    file = root / "model.safetensors"
-    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    os.utime(file, ns=times)  # the same size and time: believed, not read
-    assert store.pull(spec(DirSource(root))) == weights
+    recorder = Recorder()
+    assert store.pull(spec(DirSource(root)), recorder) == weights
+    assert recorder.labels == []
+
+
+def test_only_what_was_written_to_is_hashed_again(tmp_path: Path) -> None:
+    root, store = folder_at(tmp_path), store_at(tmp_path)
+    old = store.pull(spec(DirSource(root)))
+    config = root / "config.json"
+    times = config.stat().st_atime_ns, config.stat().st_mtime_ns
+    config.write_bytes(config.read_bytes().replace(b"Llama", b"Qwen2"))
+    os.utime(config, ns=times)  # a time that was set back is seen too
+    assert store.pull(spec(DirSource(root))).digest != old.digest
 
 
 def test_a_changed_folder_is_another_revision(tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ def one(**changes: Any) -> bytes:
         b'{"__metadata__": {"a": 1}}',
         b'{"__metadata__": []}',
         one()[:-1] + b", " + one()[1:],
+        one().decode().encode("utf-16"),
+        one().decode().encode("utf-32-le"),
+        one().decode().encode("utf-8-sig"),
+        one().replace(b'"t"', b'"\\ud800"'),
+        one().replace(b"[0, 4]", b"[-0, 4]"),
     ],
 )
 def test_bad_headers(header: bytes) -> None:
@@ -137,3 +142,12 @@ def test_bad_files(tmp_path: Path, content: bytes) -> None:
 def test_a_good_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(GOOD)
     check_file(tmp_path / "x", "x")
+
+
+def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    with file.open("wb") as opened:
+        opened.write((17 * 2**20).to_bytes(8, "little"))
+        opened.truncate(20 * 2**20)
+    with pytest.raises(UnsafeWeights, match="a header of 17825792 bytes"):
+        check_file(file, file.name)

@@ -33,20 +33,6 @@ def hub() -> Iterator[FakeHub]:
         yield running
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB, with the store's two homes on it."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 def manifest_file(tmp_path: Path) -> Path:
     [file] = (tmp_path / "home" / "manifests").glob("*.json")
     return file
