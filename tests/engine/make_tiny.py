@@ -39,6 +39,22 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "GlmForCausalLM": ("GlmConfig", {"head_dim": 32}),
     "Glm4ForCausalLM": ("Glm4Config", {"head_dim": 32}),
     "Glm4MoeForCausalLM": ("Glm4MoeConfig", ROUTED | {"head_dim": 32, "use_qk_norm": False}),
+    "Glm4MoeLiteForCausalLM": (
+        "Glm4MoeLiteConfig",
+        ROUTED | MLA | {
+            "q_lora_rank": 64, "norm_topk_prob": True, "routed_scaling_factor": 1.0,
+            "mlp_layer_types": ["dense", "sparse"],
+        },
+    ),
+    "GptOssForCausalLM": (
+        "GptOssConfig",
+        {
+            # Its prompts are written by OpenAI's own code, in token ids of OpenAI's own.
+            "vocab_size": 201088, "head_dim": 32, "num_local_experts": 4,
+            "num_experts_per_tok": 2, "sliding_window": 128, "intermediate_size": 128,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     "DeepseekV2ForCausalLM": (
         "DeepseekV2Config",
         ROUTED | MLA | {"topk_method": "greedy", "routed_scaling_factor": 1.0},
