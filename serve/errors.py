@@ -277,6 +277,7 @@ class PortTaken(ServeError):
 
     host: str
     port: int
+    verb: str = "serve"  # who wanted to
 
 
 @dataclass(eq=False)

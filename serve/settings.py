@@ -171,6 +171,12 @@ def table() -> Iterator[Setting]:
             yield Setting(key, variable, field.default, field.description or "")
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for children: what only we need, they do not find there."""
+    secret = {setting.variable for setting in table() if setting.key in _SECRETS}
+    return {name: value for name, value in environ.items() if name not in secret}
+
+
 def load(
     flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None = None
 ) -> Settings:
@@ -186,8 +192,8 @@ def load(
         if value is not None:
             values[key], places[key] = value, place
 
-    for setting in table():
-        put(setting.key, _default_path(setting.key, environ), "default")
+    for key, default in _default_paths(environ).items():
+        put(key, default, "default")
     path = _config_file(file, environ)
     if path is not None:
         for key, value in _read_file(path).items():
@@ -219,7 +225,7 @@ def _validate(values: Mapping[str, Any], places: Mapping[str, str]) -> Settings:
         raise SettingsError(places.get(setting, "default"), key, problem + shown) from None
 
 
-def _default_path(key: str, environ: Mapping[str, str]) -> Path | None:
+def _default_paths(environ: Mapping[str, str]) -> dict[str, Path]:
     home = _home(environ)
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     cache = Path(environ.get("XDG_CACHE_HOME") or home / ".cache")
@@ -230,7 +236,7 @@ def _default_path(key: str, environ: Mapping[str, str]) -> Path | None:
         # Without XDG_RUNTIME_DIR (root, cron, containers) the sockets lie beside what they serve.
         "paths.run": Path(runtime) / "inhouse" if runtime else own / "run",
         "hub.home": cache / "huggingface",
-    }.get(key)
+    }
 
 
 def _config_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -57,6 +57,18 @@ def show_seconds(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def show_ago(seconds: float) -> str:
+    """How long ago it was: `just now`, `5 min ago`, `3 h ago`, `1 day ago`, `12 days ago`."""
+    if seconds < 60:
+        return "just now"
+    if seconds < 3600:
+        return f"{int(seconds / 60)} min ago"
+    if seconds < 86400:
+        return f"{int(seconds / 3600)} h ago"
+    days = int(seconds / 86400)
+    return f"{days} day{'' if days == 1 else 's'} ago"
+
+
 def _parse(text: str, units: Mapping[str, Fraction | int], example: str) -> Fraction:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2].lower() not in units:

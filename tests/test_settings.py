@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from serve.errors import SettingsError
-from serve.settings import Settings, load, table
+from serve.settings import Settings, load, table, without_secrets
 
 File = Callable[[str], Path]
 
@@ -258,3 +258,11 @@ def test_keys_and_variables_are_unique_and_explained() -> None:
     assert len({row.key for row in rows}) == len(rows)
     assert len({row.variable for row in rows}) == len(rows)
     assert all(row.help.endswith(".") for row in rows)
+
+
+def test_children_find_no_secrets() -> None:
+    environ = {
+        "INHOUSE_API_KEY": "a", "INHOUSE_MIRROR_KEY": "b", "HF_TOKEN": "c", "HF_HOME": "/hf",
+        "PATH": "/bin",
+    }  # fmt: skip
+    assert without_secrets(environ) == {"HF_HOME": "/hf", "PATH": "/bin"}

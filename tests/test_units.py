@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.units import parse_bytes, parse_seconds, show_bytes, show_seconds
+from serve.units import parse_bytes, parse_seconds, show_ago, show_bytes, show_seconds
 
 EXACT = 2**53 + 1  # a float cannot hold it
 
@@ -123,3 +123,20 @@ def test_any_text_is_a_number_or_a_value_error(text: str) -> None:
             assert parse(text) >= 0
         except ValueError as error:
             assert repr(text) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "just now"),
+        (59.9, "just now"),
+        (60, "1 min ago"),
+        (3599, "59 min ago"),
+        (3600, "1 h ago"),
+        (86399, "23 h ago"),
+        (86400, "1 day ago"),
+        (86400 * 400, "400 days ago"),
+    ],
+)
+def test_how_long_ago_it_was(seconds: float, text: str) -> None:
+    assert show_ago(seconds) == text

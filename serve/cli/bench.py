@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serve.bench import LoadReport, Target, closed_loop, prompts
-from serve.cli import output, rooms
+from serve.cli import live, output
 from serve.cli.chat import api_key, first_ready
 from serve.cli.flags import JsonFlag, with_settings
 from serve.settings import Settings
@@ -34,7 +34,7 @@ def bench(
 ) -> None:
     """Measure throughput and latency of a server that runs (a closed loop)."""
     if url is None or model is None:
-        status = rooms.client(settings).status()
+        status = live.client(settings).status()
         url, model = status.address, model or first_ready(status)
     key = api_key(settings)
     counts = _counts(streams)

@@ -1,6 +1,7 @@
 """`inhouse chat`: a conversation in the terminal, through the running server's own OpenAI API."""
 
 import json
+import readline  # noqa: F401  (gives input() line editing and a history)
 import sys
 from collections.abc import Generator, Iterator
 from typing import Annotated, Any, Self
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Self
 import httpx
 import typer
 
-from serve.cli import output, rooms
+from serve.cli import live, output
 from serve.cli.flags import JsonFlag, with_settings
 from serve.control import Status
 from serve.errors import (
@@ -37,7 +38,7 @@ def chat(
     as_json: JsonFlag = False,
 ) -> None:
     """Talk to a model that is served. Ctrl-C stops an answer, Ctrl-D leaves."""
-    status = rooms.client(settings).status()
+    status = live.client(settings).status()
     model = model or first_ready(status)
     with Chat(status.address, model, api_key(settings)) as chatter:
         if message is None and not sys.stdin.isatty():
@@ -160,9 +161,21 @@ def _ask_once(chatter: Chat, message: str, as_json: bool) -> None:
 
 def _converse(chatter: Chat) -> None:
     output.say(f"{chatter.model}: Ctrl-C stops an answer, Ctrl-D leaves", "dim")
-    while (said := output.ask("> ")) is not None:
+    while (said := _ask("> ")) is not None:
         if said.strip():
             _answer(chatter, said)
+
+
+def _ask(prompt: str) -> str | None:
+    """A line from the terminal, with line editing; None at Ctrl-D. Ctrl-C drops the line."""
+    while True:
+        try:
+            return input(prompt)
+        except EOFError:
+            output.put("")
+            return None
+        except KeyboardInterrupt:
+            output.put("")
 
 
 def _answer(chatter: Chat, said: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from serve.cli import output, rooms
+from serve.cli import live, output
 from serve.cli.flags import JsonFlag, with_settings
 from serve.engine import doctor_checks
 from serve.errors import RuntimeMissing
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 def doctor(settings: Settings, as_json: JsonFlag = False) -> None:
     """Look at this machine: what it can do, what is missing, and the cure."""
     machine = read_machine()
-    runtime = _unless_missing(lambda: rooms.runtimes(settings).find(rooms.device(settings)))
+    runtime = _unless_missing(lambda: live.runtimes(settings).find(live.device(settings)))
     checks = doctor_checks(runtime, settings.paths.run)
     facts = [*_machine_facts(machine), *_place_facts(settings)]
     if as_json:

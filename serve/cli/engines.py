@@ -5,32 +5,29 @@ from typing import Annotated
 
 import typer
 
-from serve.cli import output, rooms
+from serve.cli import live, output
 from serve.cli.flags import JsonFlag, with_settings
 from serve.engine import Runtimes
 from serve.settings import Settings
 from serve.units import show_bytes
 
-engine = typer.Typer(name="engine", help="Install, list and remove runtimes (vLLM versions).")
 _HEAD = ("RUNTIME", "DEVICE", "VLLM", "SIZE", "PYTHON")
 
 
-@engine.command()
 @with_settings("paths", "engine")
 def install(settings: Settings, as_json: JsonFlag = False) -> None:
     """Install the runtime for this machine; at once when it is there."""
-    runtime = rooms.runtimes(settings).install(rooms.device(settings), output.say)
+    runtime = live.runtimes(settings).install(live.device(settings), output.say)
     if as_json:
         output.put_json(asdict(runtime))
     else:
         output.say(f"{runtime.name} is installed")
 
 
-@engine.command()
 @with_settings("paths", "engine")
 def ls(settings: Settings, as_json: JsonFlag = False) -> None:
     """List the runtimes that are installed."""
-    held = rooms.runtimes(settings).list()
+    held = live.runtimes(settings).list()
     if as_json:
         output.put_json([asdict(runtime) for runtime in held])
     elif held:
@@ -43,7 +40,6 @@ def ls(settings: Settings, as_json: JsonFlag = False) -> None:
         output.say("no runtime here yet: inhouse engine install")
 
 
-@engine.command()
 @with_settings("paths", "engine")
 def rm(
     names: Annotated[list[str], typer.Argument(help="As engine ls names them.", metavar="RUNTIME")],
@@ -51,7 +47,7 @@ def rm(
     as_json: JsonFlag = False,
 ) -> None:
     """Remove runtimes from the disk."""
-    runtimes: Runtimes = rooms.runtimes(settings)
+    runtimes: Runtimes = live.runtimes(settings)
     freed = {name: runtimes.remove(name) for name in names}
     if as_json:
         output.put_json([{"name": name, "freed_bytes": size} for name, size in freed.items()])

@@ -84,14 +84,26 @@ def _disk_sentence(e: errors.DiskFull) -> str:
 
 
 def _lock_sentence(e: errors.LockMismatch) -> str:
+    if e.what == "lock file":
+        return f"there is no lock file: {e.actual}"
     if not e.expected:
         return f"the lock file does not name the {e.what}: {e.actual}"
     return f"{e.name} is not what is locked: {e.what} (locked {e.expected}, found {e.actual})"
 
 
 def _lock_hint(e: errors.LockMismatch) -> str:
+    if e.what == "lock file":
+        return "inhouse lock   (writes one for what is here, or for the models named)"
     flag = "--upgrade " if e.expected else ""
     return f"inhouse lock {flag}{e.name}   (shows the difference and accepts it)"
+
+
+def _bad_file_hint(e: errors.BadFile) -> str:
+    if e.path.endswith(".lock"):
+        return (
+            "restore it from where it was committed; or move it away: inhouse lock makes a new one"
+        )
+    return "copy it again, or bring what is missing; a look at it: inhouse bundle verify FILE…"
 
 
 def _revision(e: errors.RepoNotFound) -> str:
@@ -178,7 +190,10 @@ TABLE: dict[type[InhouseError], Words] = {
             f"{e.name} is in quarantine: {e.file} has changed since it was verified "
             f"(expected {e.expected}, got {e.actual})"
         ),
-        lambda e: f"inhouse pull {e.name}   (fetches the damaged file anew)",
+        lambda e: (
+            f"inhouse pull {e.name}   "
+            "(fetches the damaged file anew; a folder of yours is sealed as it is now)"
+        ),
         STORE,
     ),
     errors.NotAllowed: Words(
@@ -189,7 +204,7 @@ TABLE: dict[type[InhouseError], Words] = {
     errors.LockMismatch: Words(_lock_sentence, _lock_hint, STORE),
     errors.BadFile: Words(
         lambda e: f"cannot use {e.path}: {e.problem}",
-        lambda e: "restore it or copy it again; each part of a bundle: inhouse bundle verify FILE…",
+        _bad_file_hint,
         STORE,
     ),
     errors.DoesNotFit: Words(
@@ -228,7 +243,7 @@ TABLE: dict[type[InhouseError], Words] = {
     ),
     errors.PortTaken: Words(
         lambda e: f"somebody else listens there: {e.host}:{e.port}",
-        lambda e: f"inhouse serve --port {e.port + 1 if e.port < 65535 else 8001}",
+        lambda e: f"inhouse {e.verb} --port {e.port + 1 if e.port < 65535 else 8001}",
         SERVE,
     ),
     errors.OpenDoor: Words(

@@ -7,16 +7,17 @@ import socket
 from serve.errors import OpenDoor, PortTaken, SettingsError
 
 _BACKLOG = 2048
+_GROUPS = {"serve": "server", "mirror": "mirror"}  # verb → where its settings stand
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def listen(host: str, port: int, has_key: bool) -> socket.socket:
-    """Bind and listen; the descriptor may be inherited.
+def listen(host: str, port: int, has_key: bool, verb: str = "serve") -> socket.socket:
+    """Bind and listen for a verb; the descriptor may be inherited.
 
     Raises OpenDoor for an address beyond loopback without a key, PortTaken, and SettingsError
     for a host that is none of this machine.
     """
-    family, address = _resolve(host, port)
+    family, address = _resolve(host, port, verb)
     if not has_key and not ipaddress.ip_address(address).is_loopback:
         raise OpenDoor(host)
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -28,10 +29,10 @@ def listen(host: str, port: int, has_key: bool) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortTaken(host, port) from error
-        key = "server.port" if error.errno == errno.EACCES else "server.host"
-        value = port if key == "server.port" else host
-        raise SettingsError("serve", key, f"{error.strerror}: {value}") from error
+            raise PortTaken(host, port, verb) from error
+        name, value = ("port", port) if error.errno == errno.EACCES else ("host", host)
+        problem = f"{error.strerror}: {value}"
+        raise SettingsError(verb, f"{_GROUPS[verb]}.{name}", problem) from error
     listener.setblocking(False)
     listener.set_inheritable(True)
     return listener
@@ -44,10 +45,11 @@ def url(listener: socket.socket) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, str]:
+def _resolve(host: str, port: int, verb: str) -> tuple[socket.AddressFamily, str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise SettingsError("serve", "server.host", f"{error.strerror}: {host}") from error
+        key = f"{_GROUPS[verb]}.host"
+        raise SettingsError(verb, key, f"{error.strerror}: {host}") from error
     family, _, _, _, address = found[0]
     return family, str(address[0])

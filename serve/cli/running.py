@@ -9,7 +9,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from serve.cli import output, rooms
+from serve.cli import live, output, rooms
 from serve.cli.errors import MODEL, tell
 from serve.cli.flags import JsonFlag, with_settings
 from serve.cli.show import Model
@@ -27,7 +27,7 @@ SUPERVISOR_LOG = "supervisor.log"
 @with_settings("paths")
 def ps(settings: Settings, as_json: JsonFlag = False) -> None:
     """Show what is served now."""
-    status = rooms.client(settings).status()
+    status = live.client(settings).status()
     if as_json:
         output.put_json(asdict(status))
         return
@@ -43,7 +43,7 @@ def ps(settings: Settings, as_json: JsonFlag = False) -> None:
 @with_settings("paths")
 def load(model: Model, settings: Settings, as_json: JsonFlag = False) -> None:
     """Serve one more model; returns when it is ready."""
-    loaded = rooms.client(settings).load(model)
+    loaded = live.client(settings).load(model)
     if as_json:
         output.put_json(asdict(loaded))
     else:
@@ -63,7 +63,7 @@ def stop(
     as_json: JsonFlag = False,
 ) -> None:
     """Stop serving models, or all of them and the server."""
-    client = rooms.client(settings)
+    client = live.client(settings)
     for model in models or ():
         client.unload(model)
     if not models:
@@ -153,7 +153,7 @@ def _log_path(settings: Settings, model: str | None) -> Path:
 
 def _models(settings: Settings) -> tuple[ModelStatus, ...]:
     try:
-        return rooms.client(settings).status().models
+        return live.client(settings).status().models
     except NotRunning:
         return ()
 

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from serve.cli import output, rooms
+from serve.cli import live, output
 from serve.cli.detach import detach, report_error, report_ready
 from serve.cli.flags import JsonFlag, with_settings
+from serve.cli.locked import LockedFlag, wished_lock
 from serve.cli.serving import run
 from serve.control import Status
 from serve.errors import InhouseError
@@ -31,6 +32,7 @@ def serve(
     is_installing: Annotated[
         bool, typer.Option("--install", help="Install the runtime first, if it is missing.")
     ] = False,
+    is_locked: LockedFlag = False,
     report_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -47,13 +49,13 @@ def serve(
             _tell_ready(status, has_key, "inhouse stop" if is_detached else "Ctrl-C")
 
     if is_installing and settings.engine.python is None:
-        rooms.runtimes(settings).install(rooms.device(settings), output.say)
+        live.runtimes(settings).install(live.device(settings), output.say)
     if is_detached:
         ready(detach(settings, names))
         return
     configure(settings.log.level, "supervisor")
     try:
-        run(settings, names, ready)
+        run(settings, names, ready, wished_lock(settings, is_locked))
     except InhouseError as error:
         if report_fd is not None:
             report_error(report_fd, error)

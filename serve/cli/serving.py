@@ -15,8 +15,9 @@ import httpx
 
 from serve import __version__
 from serve.catalog import Catalog, ModelSpec
-from serve.cli import output, rooms
+from serve.cli import live, output, rooms
 from serve.cli.listening import listen, url
+from serve.cli.locked import wished_specs
 from serve.cli.progress import progress
 from serve.cli.threads import DaemonThreads
 from serve.control import Status, serve_control
@@ -25,12 +26,12 @@ from serve.errors import GatewayDied
 from serve.fleet import Fleet, FleetConfig, GatewayConfig, GatewayPool
 from serve.hardware import read_machine
 from serve.ledger import digest_key
+from serve.lock import Lock
 from serve.plan import Wishes
-from serve.settings import Settings
+from serve.settings import Settings, without_secrets
+from serve.store import Store
 from serve.units import show_seconds
 
-# What only we need: neither engines nor gateways find it in their environment.
-_SECRET_VARIABLES = ("INHOUSE_API_KEY", "HF_TOKEN")
 _GATEWAY_READY_S = 30.0
 _GATEWAY_POLL_S = 0.05
 _GATEWAY_TRIES = 3
@@ -38,18 +39,24 @@ _GATEWAY_TRIES = 3
 _LAST_WORDS_S = 2.0
 
 
-def run(settings: Settings, names: tuple[str, ...], ready: Callable[[Status], None]) -> None:
+def run(
+    settings: Settings,
+    names: tuple[str, ...],
+    ready: Callable[[Status], None],
+    lock: Lock | None = None,
+) -> None:
     """Serve `names` until SIGINT, SIGTERM or `inhouse stop`; `ready` is called once they answer.
+    With a `lock`, nothing but what it names, now and later.
 
-    What can be known to fail is found out first: names, runtime, port, another supervisor.
+    What can be known to fail is found out first: names, lock, runtime, port, another supervisor.
     A first load that fails ends it all and is raised.
     """
-    catalog = rooms.catalog(settings)
-    specs = tuple(dict.fromkeys(catalog.find(name) for name in names))
+    catalog, store = rooms.catalog(settings), rooms.store(settings, lock)
+    specs = tuple(wished_specs(catalog, names, lock))
     engines = _pool_config(settings)
     server = settings.server
     with listen(server.host, server.port, server.api_key is not None) as listener:
-        supervisor = _Supervisor(settings, catalog, engines, listener)
+        supervisor = _Supervisor(settings, catalog, store, engines, listener)
         asyncio.run(supervisor.run(specs, ready))
 
 
@@ -74,16 +81,21 @@ class _Supervisor:
     """One run: `run` read top to bottom is what happens, and backwards how it ends."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, engines: PoolConfig, listener: socket.socket
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        store: Store,
+        engines: PoolConfig,
+        listener: socket.socket,
     ) -> None:
         self._settings = settings
         self._runtime = engines.runtime.name
         self._listener = listener
         self._address = url(listener)
         self._started_at = time.time()
-        self._store = rooms.store(settings)
+        self._store = store
         self._pool = EnginePool(engines)
-        self._fleet = Fleet(_fleet_config(settings), catalog, self._store, self._pool, read_machine)
+        self._fleet = Fleet(_fleet_config(settings), catalog, store, self._pool, read_machine)
         self._gateways: GatewayPool | None = None
 
     async def run(self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]) -> None:
@@ -110,7 +122,7 @@ class _Supervisor:
         self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]
     ) -> None:
         for spec in specs:
-            await asyncio.to_thread(self._store.pull, spec, progress())
+            await asyncio.to_thread(self._store.ready, spec, progress())
         output.say(f"starting {', '.join(spec.name for spec in specs)} with {self._runtime}")
         await asyncio.gather(*(self._fleet.load(spec.name) for spec in specs))
         await self._gateway_answers()
@@ -127,7 +139,7 @@ class _Supervisor:
         }
         argv = (sys.executable, "-m", "serve.gateway", json.dumps(config))
         log_dir = rooms.log_dir(self._settings)
-        made = GatewayConfig(argv, _without_secrets(), self._listener.fileno(), log_dir)
+        made = GatewayConfig(argv, without_secrets(os.environ), self._listener.fileno(), log_dir)
         return GatewayPool(made, server.gateways)
 
     async def _gateway_answers(self) -> None:
@@ -183,14 +195,10 @@ async def _drain(gateways: GatewayPool, drain_s: float, forced: asyncio.Event) -
         await gateways.stop(0)
 
 
-def _without_secrets() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in _SECRET_VARIABLES}
-
-
 def _pool_config(settings: Settings) -> PoolConfig:
     engine = settings.engine
     return PoolConfig(
-        runtime=rooms.runtimes(settings).find(rooms.device(settings)),
+        runtime=live.runtimes(settings).find(live.device(settings)),
         run_dir=settings.paths.run,
         log_dir=rooms.log_dir(settings),
         cache_dir=settings.paths.home / "cache",
@@ -200,7 +208,7 @@ def _pool_config(settings: Settings) -> PoolConfig:
         start_timeout_s=engine.start_timeout,
         grace_s=engine.grace,
         extra_args=engine.args,
-        environ=_without_secrets(),
+        environ=without_secrets(os.environ),
     )
 
 

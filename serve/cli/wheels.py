@@ -7,6 +7,7 @@ from pathlib import Path
 
 from serve.engine import Child
 from serve.errors import RepoNotFound, SourceUnreachable
+from serve.settings import without_secrets
 
 _PIP = (
     "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input",
@@ -32,7 +33,7 @@ def fetch_wheel(package: str, version: str, folder: Path) -> Path:
 
 
 async def _run(argv: list[str], log_path: Path) -> int:
-    child = Child.spawn(argv, os.environ, log_path)
+    child = Child.spawn(argv, without_secrets(os.environ), log_path)
     try:
         return await child.wait()
     except asyncio.CancelledError:

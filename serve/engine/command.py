@@ -1,5 +1,6 @@
 """The one home of vLLM's flags and environment: a plan becomes a command for a host."""
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from serve.plan import Plan
 
 Mode = Literal["eager", "compiled"]
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 DRAIN_S = 30  # vLLM's own limit for requests that run when it is told to stop
 # AF_UNIX paths hold 107 bytes; vLLM appends "/" and a UUID of 36 characters to its base path.
 _LONGEST_BASE_PATH = 107 - 37
@@ -78,7 +80,9 @@ def build_command(plan: Plan, runtime: Runtime, launch: Launch) -> Command:
         _FIXED_FLAGS,
         _parser_flags(plan),
         _device_flags(plan, launch),
+        _code_flags(plan),
         from_spec(plan.subject.spec.engine_args),
+        _extension_flags(plan),
         parse(launch.extra_args),
     )
     return Command(
@@ -155,6 +159,19 @@ def _parser_flags(plan: Plan) -> Flags:
     if spec.reasoning_parser is not None:
         flags["reasoning-parser"] = (spec.reasoning_parser,)
     return flags
+
+
+def _code_flags(plan: Plan) -> Flags:
+    """Only where the catalog approves a commit. That the weights are of that commit, and the view
+    has its Python and no other, the store has seen to; the engine stays as shut in as any."""
+    remote_code = plan.subject.spec.remote_code
+    is_approved = remote_code is not None and _COMMIT.fullmatch(remote_code) is not None
+    return {"trust-remote-code": ()} if is_approved else {}
+
+
+def _extension_flags(plan: Plan) -> Flags:
+    extension = plan.subject.spec.extension_for(plan.context_tokens)
+    return from_spec(extension.engine_args or ()) if extension is not None else {}
 
 
 def _device_flags(plan: Plan, launch: Launch) -> Flags:

@@ -9,6 +9,7 @@ Flags = dict[str, tuple[str, ...]]
 # What an operator may not pass through `engine.args`, and what to use instead.
 _GATEWAY = "the gateway is the only door to an engine"
 _PLAN = "the plan decides it"
+_CODE = "it runs code of others inside the engine"
 _REFUSED = {
     "host": _GATEWAY,
     "port": _GATEWAY,
@@ -26,11 +27,11 @@ _REFUSED = {
     "headless": "start more replicas instead",
     "enable-log-requests": "no text of prompts or answers is logged",
     "enable-log-outputs": "no text of prompts or answers is logged",
-    "middleware": "it runs code of others inside the engine",
-    "trust-remote-code": "it runs code of others inside the engine",
-    "tool-parser-plugin": "it runs code of others inside the engine",
-    "io-processor-plugin": "it runs code of others inside the engine",
-    "reasoning-parser-plugin": "it runs code of others inside the engine",
+    "middleware": _CODE,
+    "trust-remote-code": _CODE,
+    "tool-parser-plugin": _CODE,
+    "io-processor-plugin": _CODE,
+    "reasoning-parser-plugin": _CODE,
     "allowed-local-media-path": "clients could read files of this machine",
     "config": "write its flags here one by one",
     "model": _PLAN,
@@ -41,6 +42,7 @@ _REFUSED = {
     "tensor-parallel-size": _PLAN,
     "hf-token": "engines have no network",
 }
+_REASONS = tuple(_REFUSED.values())
 # A flag of its own, although it is how another one begins.
 _ALLOWED = ("reasoning-parser",)
 _INSTEAD = {"max-model-len": "engine.context", "kv-cache-memory-bytes": "engine.kv_cache"}
@@ -53,8 +55,10 @@ def parse(words: Sequence[str]) -> Flags:
     (key `engine.args`) for what is no long flag and for flags that we do not let through.
     """
     flags = parse_own(tuple(_split(words)))
-    for name in flags:
+    for name, values in flags.items():
         _check(name)
+        if any("auto_map" in text for text in (name, *values)):
+            raise _refusal(f"--{name}", _CODE)  # by overrides of the model's own settings
     return flags
 
 
@@ -88,9 +92,13 @@ def merge(*layers: Flags) -> Flags:
 
 
 def from_spec(pairs: Iterable[tuple[str, str | int | float | bool]]) -> Flags:
-    """A catalog entry's `engine_args`: True is a bare flag, False its `--no-` form."""
+    """A catalog entry's `engine_args`: True is a bare flag, False its `--no-` form.
+
+    SettingsError for flags that run code of others: an entry approves that by `remote_code` only.
+    """
     flags: Flags = {}
     for name, value in pairs:
+        _check(_normal(name), (_CODE,))
         if isinstance(value, bool):
             flags[name if value else f"no-{name}"] = ()
         else:
@@ -118,13 +126,13 @@ def _normal(name: str) -> str:
     return head.replace("_", "-") + dot + tail
 
 
-def _check(name: str) -> None:
+def _check(name: str, reasons: Sequence[str] = _REASONS) -> None:
     """argparse takes abbreviations too: `--trust` would be `--trust-remote-code`."""
     plain = name.removeprefix("no-")
     if plain in _ALLOWED:
         return
     for refused, reason in _REFUSED.items():
-        if refused.startswith(plain):
+        if refused.startswith(plain) and reason in reasons:
             raise _refusal(f"--{name}", reason, _INSTEAD.get(refused))
 
 

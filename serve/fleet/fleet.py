@@ -10,6 +10,7 @@ from serve.engine import Engine, EnginePool
 from serve.errors import ModelNotServed, ShuttingDown
 from serve.fleet.decide import may_take_over
 from serve.fleet.keeper import Keeper, ModelStatus
+from serve.fleet.notes import Notes
 from serve.hardware import Machine
 from serve.log import fields
 from serve.plan import Plan, Subject, Wishes, make_plan
@@ -133,6 +134,10 @@ class Fleet:
                 if may_take_over(survivor.plan, plan.subject, self._config.wishes):
                     return survivor
                 await survivor.stop(0)
+            # At each load, a restart too: what was right an hour ago may have been written to.
+            weights = await asyncio.to_thread(self._store.ready, spec)
+            if weights.view != plan.subject.path:
+                plan = await prepare()  # other weights by now: some were gone and fetched anew
             async with self._starting:
                 return await self._pool.start(plan, f"{spec.name}-0")
 
@@ -142,7 +147,7 @@ class Fleet:
         return keeper
 
     def _plan(self, spec: ModelSpec) -> Plan:
-        weights = self._store.ready(spec)
+        weights = self._store.ready(spec, Notes(spec.name))
         subject = Subject(spec, weights.view, weights.digest, weights.total_bytes)
         survivor = self._survivors.get(spec.name)
         if survivor is not None and may_take_over(survivor.plan, subject, self._config.wishes):

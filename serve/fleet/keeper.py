@@ -11,11 +11,14 @@ from serve.catalog import ModelSpec
 from serve.engine import Engine
 from serve.errors import (
     EngineDied,
-    EngineError,
     InhouseError,
+    LockMismatch,
     ModelNotServed,
+    NotAllowed,
     Quarantined,
     StartFailed,
+    UnsafeWeights,
+    WeightsDamaged,
 )
 from serve.fleet.decide import Quarantine, Restart, after_death
 from serve.log import fields
@@ -24,6 +27,9 @@ from serve.roster import Replica, ServedModel, State
 from serve.wire import to_wire
 
 logger = logging.getLogger(__name__)
+
+# What keeps an engine from being started again, and will tomorrow: somebody has to act.
+_NO_CURE_IN_TIME = (WeightsDamaged, UnsafeWeights, NotAllowed, LockMismatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,9 @@ class Keeper:
             problem = await self._one_life(plan)
             deaths_s.append(time.monotonic())
             self._engine = None
+            if isinstance(problem, _NO_CURE_IN_TIME):
+                self._tell("quarantined", problem)
+                await asyncio.Event().wait()
             match after_death(deaths_s, time.monotonic()):
                 case Restart(delay_s=delay_s):
                     restarts = self.status.restarts + 1
@@ -132,7 +141,7 @@ class Keeper:
         """From start to death; what it died of. A first start that fails ends the coroutine."""
         try:
             engine = await self._start(plan)
-        except EngineError as error:
+        except InhouseError as error:
             if not self._settled.is_set():
                 raise
             return error

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -53,15 +54,17 @@ def home(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def inhouse(home: Path, capsys: pytest.CaptureFixture[str]) -> Inhouse:
-    """Run `inhouse …` in this process, whose logging it leaves as it was."""
+    """Run `inhouse …` in this process, whose logging and environment it leaves as they were."""
     root = logging.getLogger()
 
     def run(*arguments: str) -> Ran:
-        handlers, level = root.handlers[:], root.level
+        handlers, level, environ = root.handlers[:], root.level, dict(os.environ)
         with pytest.raises(SystemExit) as left:
             main(arguments)
         root.handlers[:] = handlers
         root.setLevel(level)
+        os.environ.clear()
+        os.environ.update(environ)
         said = capsys.readouterr()
         return Ran(int(left.value.code or 0), said.out, said.err)
 

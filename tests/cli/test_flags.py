@@ -31,7 +31,7 @@ def test_a_bad_value_names_the_flag(home: Path) -> None:
         (("serve", "--api-key-file", "none"), "flag: --api-key-file: cannot be read"),
         (("ls", "--config", "none.yaml"), "none.yaml: cannot be read"),
         (("srve",), "no such command 'srve'"),
-        (("pull",), "missing argument 'MODEL"),
+        (("show",), "missing argument 'MODEL"),
         (("ls", "--jsn"), "no such option: --jsn"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.catalog import ModelSpec
+from serve.catalog import Extension, ModelSpec
 from serve.catalog.spec import License
 from serve.engine.command import Command, Launch, build_command, host_env
 from serve.engine.flags import from_spec, merge, parse, to_argv
@@ -121,6 +121,18 @@ def test_the_operator_wins_over_the_spec_and_the_spec_over_us() -> None:
     assert built.argv.count("--max-num-seqs") == built.argv.count("--seed") == 1
 
 
+YARN = Extension(32768, "YaRN", (("hf-overrides", '{"factor": 4}'),))
+
+
+def test_a_context_longer_than_the_models_switches_its_extension_on() -> None:
+    plan = with_spec(extension=YARN)
+    assert "--hf-overrides" not in command(plan).argv
+    longer = replace(plan, context_tokens=4097)
+    assert value(command(longer), "--hf-overrides") == '{"factor": 4}'
+    own = replace(LAUNCH, extra_args=("--hf-overrides={}",))
+    assert value(command(longer, own), "--hf-overrides") == "{}"
+
+
 def test_the_operator_can_ask_for_eager_and_take_flags_back() -> None:
     extra = ("--enforce-eager", "--no-enable-prompt-tokens-details")
     built = command(launch=replace(LAUNCH, mode="compiled", extra_args=extra))
@@ -162,6 +174,38 @@ def test_flags_that_break_a_promise_are_refused(word: str) -> None:
         parse((word, "x"))
     assert caught.value.key == "engine.args"
     assert word.split("=")[0].replace("_", "-") in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "words",
+    [('--hf-overrides={"auto_map": {"AutoModel": "/x--y.Z"}}',),
+     ("--hf-overrides", '{"text_config": {"auto_map": {}}}'),
+     ("--hf-overrides.auto_map.AutoModel", "x.Y")],
+)  # fmt: skip
+def test_no_code_comes_in_by_overrides(words: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(words)
+    assert "code of others" in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "name", ["trust-remote-code", "trust_remote_code", "tool-parser-plugin", "middleware"]
+)
+def test_an_entry_runs_no_code_by_its_engine_args(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        command(with_spec(engine_args=((name, True),)))
+    assert "code of others" in caught.value.problem
+
+
+@pytest.mark.parametrize("remote_code", [None, "unneeded", "main", "A" * 40, "0" * 39])
+def test_code_that_nobody_approved_is_not_trusted(remote_code: str | None) -> None:
+    assert "--trust-remote-code" not in command(with_spec(remote_code=remote_code)).argv
+
+
+def test_code_of_an_approved_commit_is_trusted_and_shut_in_as_any() -> None:
+    trusted, plain = command(with_spec(remote_code="0a" * 20)), command()
+    assert set(trusted.argv) - set(plain.argv) == {"--trust-remote-code"}
+    assert (trusted.env, trusted.host_env) == (plain.env, plain.host_env)
 
 
 def test_a_refusal_names_the_setting_to_use_instead() -> None:

@@ -52,15 +52,20 @@ def write_catalog(folder: Path, **models: dict[str, Any]) -> Path:
     return path
 
 
-@contextlib.asynccontextmanager
-async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Fleet]:
-    """A running fleet; nothing is left of it at the end."""
+def store_at(home: Path) -> Store:
+    """A store for models that lie in folders."""
 
     def unused(*_: object) -> Any:
         raise AssertionError("a dir model is neither fetched nor converted")
 
-    access = Access("http://unused", None, home / "hf", unused, unused)
-    store = Store(home, access)
+    return Store(home, Access("http://unused", None, home / "hf", unused, unused))
+
+
+@contextlib.asynccontextmanager
+async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Fleet]:
+    """A running fleet; nothing is left of it at the end."""
+
+    store = store_at(home)
     config = FleetConfig(Wishes(), frozenset({"k"}), drain_s=1.0)
     async with EnginePool(pool_config(home, **changes), lambda: 0) as pool:
         made = Fleet(config, load_catalog(catalog), store, pool, lambda: MACHINE)
@@ -78,4 +83,4 @@ async def state_is(made: Fleet, state: str) -> None:
                 return
 
 
-__all__ = ["fleet", "short_folder", "state_is", "write_catalog"]
+__all__ = ["fleet", "short_folder", "state_is", "store_at", "write_catalog"]

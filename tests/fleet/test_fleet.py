@@ -9,9 +9,16 @@ from typing import Any
 import psutil
 import pytest
 
-from serve.errors import ModelNotServed, ShuttingDown, StartFailed, UnknownModel
+from serve.catalog import load_catalog
+from serve.errors import (
+    ModelNotServed,
+    ShuttingDown,
+    StartFailed,
+    UnknownModel,
+    WeightsDamaged,
+)
 from serve.wire import from_wire
-from tests.fleet.houses import fleet, short_folder, state_is, write_catalog
+from tests.fleet.houses import fleet, short_folder, state_is, store_at, write_catalog
 
 
 def test_a_model_is_loaded_once_for_all_who_ask(tmp_path: Path) -> None:
@@ -78,6 +85,58 @@ def test_an_engine_that_keeps_dying_is_quarantined_and_tried_when_asked(
     _in_house(check)
 
 
+def test_damaged_weights_are_refused_and_nothing_is_wanted(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={})
+        async with fleet(home, catalog) as made:
+            await made.load("small")
+            await made.unload("small")
+            _damage(tmp_path / "small")
+            for _ in range(2):
+                with pytest.raises(WeightsDamaged) as refused:
+                    await made.load("small")
+                assert refused.value.file == "tokenizer.json"
+            assert made.status() == () and made.roster().models == ()
+
+    _in_house(check)
+
+
+def test_weights_that_are_damaged_while_they_are_served(tmp_path: Path) -> None:
+    """The engine goes on; when it dies it is not started again, until somebody has acted."""
+
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={})
+        async with fleet(home, catalog) as made:
+            before = await made.load("small")
+            _damage(tmp_path / "small")
+            assert before.pid is not None
+            os.kill(before.pid, signal.SIGKILL)
+            await state_is(made, "quarantined")
+            (status,) = made.status()
+            assert status.problem is not None and status.restarts == 1
+            assert isinstance(from_wire(status.problem), WeightsDamaged)
+            with pytest.raises(WeightsDamaged):
+                await made.load("small")
+            store_at(home).pull(load_catalog(catalog).find("small"))
+            assert (await made.load("small")).state == "ready"
+
+    _in_house(check)
+
+
+def test_an_engine_gets_a_view_of_the_weights(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={})
+        async with fleet(home, catalog) as made:
+            await made.load("small")
+            (weights,) = store_at(home).list()
+            assert weights.used_at is not None
+            assert sorted(path.name for path in weights.view.iterdir()) == [
+                "config.json", "model.safetensors", "tokenizer.json",
+            ]  # fmt: skip
+
+    _in_house(check)
+
+
 def test_unloading_ends_the_engine(tmp_path: Path) -> None:
     async def check(home: Path) -> None:
         async with fleet(home, write_catalog(tmp_path, small={})) as made:
@@ -126,6 +185,10 @@ def test_a_draining_fleet_takes_nothing_new(tmp_path: Path) -> None:
                 await made.load("small")
 
     _in_house(check)
+
+
+def _damage(weights: Path) -> None:
+    (weights / "tokenizer.json").write_text("[]")
 
 
 def _in_house(check: Any) -> None:

@@ -39,11 +39,14 @@ BANNED_NAMES = frozenset(
 )
 
 # The only imports below the top of a file: what is slow to import and seldom needed. File → module.
-LAZY = {"store/store.py": "serve.store"}
+LAZY = {"store/origins.py": "serve.store", "bundle/openssf.py": "model_signing"}
 
 # Library → where it may be imported: files and folders of serve/.
 IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
-    "huggingface_hub": ("store/hub.py",),
+    "huggingface_hub": ("store/hub_client.py",),
+    "modelscope_hub": ("store/modelscope.py",),
+    "modelscope": (),  # the whole of it; its Hub client is a package of its own
+    "requests": ("store/modelscope.py",),  # that client's errors
     "pynvml": ("hardware/nvml.py",),
     "yaml": ("catalog/", "settings.py"),
     "subprocess": ("engine/process.py", "inside/"),
@@ -67,11 +70,14 @@ IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
     "fastapi": ("gateway/", "control/"),
     "starlette": ("gateway/", "control/"),
     "uvicorn": ("gateway/", "control/"),
-    "httptools": ("gateway/", "bench/"),
-    "prometheus_client": ("gateway/",),
+    "httptools": ("gateway/", "bench/", "mirror/reading.py"),
+    "prometheus_client": ("gateway/", "mirror/metrics.py"),
     "sqlalchemy": ("ledger/",),
     "alembic": ("ledger/",),
     "sqlite3": ("ledger/",),
+    "cryptography": ("bundle/",),
+    "model_signing": ("bundle/openssf.py",),
+    "tarfile": ("bundle/part.py",),
 }
 
 # What the interpreter offers everywhere, but only some may take: dotted name → where.
@@ -97,6 +103,7 @@ NAME_OWNERS: dict[str, tuple[str, ...]] = {
     "os.posix_spawnp": _SPAWNING,
     "os.waitpid": _SPAWNING,
     "os.setsid": _SPAWNING,
+    "importlib.import_module": ("cli/late.py", "inside/"),  # elsewhere, say what you import
     "asyncio.create_subprocess_exec": _SPAWNING,
     "asyncio.create_subprocess_shell": (),
     "signal.signal": ("inside/", "cli/"),

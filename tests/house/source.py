@@ -3,6 +3,7 @@
 import ast
 import functools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SERVE = ROOT / "serve"
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+# "serve.cli.held:ls" in a table is an import too: one that is made when it is needed.
+PLACE = re.compile(r"(serve(?:\.\w+)+):(\w+)")
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Import:
     line: int
     is_at_top: bool
     is_relative: bool
+    is_late: bool = False  # named in a string, and imported when it is called
 
     @property
     def library(self) -> str:
@@ -80,6 +84,13 @@ class Module:
                 for alias in node.names:
                     module, is_relative = node.module or "", node.level > 0
                     yield Import(module, alias.name, node.lineno, id(node) in top, is_relative)
+        yield from self.places()
+
+    def places(self) -> Iterator[Import]:
+        """What a table names as "module:name", to be imported when it is needed."""
+        for text, line in self.words():
+            if named := PLACE.fullmatch(text):
+                yield Import(named[1], named[2], line, True, False, is_late=True)
 
     def functions(self) -> Iterator[FunctionNode]:
         for node in ast.walk(self.tree):

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer.main
 
 from serve.cli.app import app
 from serve.cli.flags import flag_name
+from serve.cli.verb import Verb
 from serve.settings import Setting, load, table
 from serve.units import show_bytes, show_seconds
 from tests.house.rooms import FLOOR_0, ROOMS
@@ -60,11 +60,11 @@ def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Every verb that does something, as it is typed: "inhouse engine install"."""
     for word, below in getattr(command, "commands", {}).items():
         yield from verbs(below, f"{name} {word}")
-    if not hasattr(command, "commands"):
-        yield name, command
+    if isinstance(command, Verb):
+        yield name, command.read()
 
 
-ALL_VERBS = dict(verbs(typer.main.get_command(app), "inhouse"))
+ALL_VERBS = dict(verbs(app(), "inhouse"))
 SETTING_FLAGS = {flag_name(setting) for setting in table()} | {"--config", "--json", "--help", "-h"}
 
 
