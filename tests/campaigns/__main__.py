@@ -1,0 +1,76 @@
+"""scripts/campaign NAME [--n N] [--seed S]: one long campaign, its result written to a page."""
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve.errors import RuntimeMissing
+from tests.campaigns import disk_full, headers, kills, refusals
+from tests.campaigns.report import Report, write
+from tests.campaigns.subject import subject
+
+PAGE = Path(__file__).parents[2] / "docs" / "campaigns.md"
+Run = Callable[[int, int, Path, Callable[[str], None]], Report]
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What it does, how many trials make it whole, and the program."""
+
+    about: str
+    count: int
+    run: Run
+
+
+def _mutations(count: int, seed: int, place: Path, told: Callable[[str], None]) -> Report:
+    return refusals.run(subject(), count, seed, place, told)
+
+
+CAMPAIGNS = {
+    "mutations": Campaign("different mutations of a model, all refused", 1000, _mutations),
+    "kills": Campaign("kill -9 at random moments of everything the store does", 200, kills.run),
+    "disk_full": Campaign("no room at each write, at most at N of each work", 1000, disk_full.run),
+    "headers": Campaign("our check of safetensors against the reference's", 20000, headers.run),
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    if arguments.name is None:
+        for name, campaign in CAMPAIGNS.items():
+            print(f"{name:10} {campaign.about} (--n {campaign.count})")
+        return 0
+    logging.disable()  # refusals are what we want to see, not hear
+    campaign = CAMPAIGNS[arguments.name]
+    count = arguments.n or campaign.count
+    with tempfile.TemporaryDirectory(prefix="campaign-") as place:
+        try:
+            report = campaign.run(count, arguments.seed, Path(place), _told)
+        except (disk_full.NoRights, RuntimeMissing) as missing:
+            _told(f"{arguments.name} cannot be run here: {missing!r}")
+            return 2
+    command = f"scripts/campaign {arguments.name} --n {count} --seed {arguments.seed}"
+    write(arguments.page, report, command)
+    print(report.summary())
+    return 1 if report.failures else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/campaign", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=CAMPAIGNS, help="without one, all are listed")
+    parser.add_argument("--n", type=int, help="how many trials")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--page", type=Path, default=PAGE, help="where the result is written")
+    return parser.parse_args()
+
+
+def _told(problem: str) -> None:
+    print(problem, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
