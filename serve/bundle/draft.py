@@ -1,14 +1,13 @@
 """Files that get their names when they are whole, all of them or none."""
 
-import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serve.errors import DiskFull, NotWritable, SettingsError
+from serve.disk import disk_errors, require_room, sync
+from serve.errors import NotWritable, SettingsError
 
 
 def draft(target: Path) -> Path:
@@ -27,31 +26,18 @@ def drafting(stem: Path, targets: Sequence[Path], needed_bytes: int) -> Iterator
         if target.exists():
             problem = f"is there already: {target}; remove it or choose another name"
             raise SettingsError("argument FILE", "", problem)
-    with _disk_errors(stem.parent, needed_bytes), _locked(stem):
+    with disk_errors(stem.parent, needed_bytes), _locked(stem):
         _sweep(stem)
-        free = shutil.disk_usage(stem.parent).free
-        if free < needed_bytes:
-            raise DiskFull(str(stem.parent), needed_bytes, free)
+        require_room(stem.parent, needed_bytes)
         try:
             yield
             for target in targets:
-                _sync(draft(target))
+                sync(draft(target))
             for target in targets:
                 draft(target).rename(target)
-            _sync(stem.parent)
+            sync(stem.parent)
         finally:
             _sweep(stem)
-
-
-@contextmanager
-def _disk_errors(folder: Path, needed_bytes: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(folder).free
-            raise DiskFull(str(folder), needed_bytes, free) from error
-        raise NotWritable(str(error.filename or folder), error.strerror or str(error)) from error
 
 
 @contextmanager
@@ -84,11 +70,3 @@ def _sweep(stem: Path) -> None:
         )
         if is_ours:
             path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,17 +1,14 @@
 """The lock's form on disk: JSON that reads well in a diff, one file of a model a line."""
 
-import errno
 import json
-import os
-import shutil
-import threading
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve.errors import BadFile, DiskFull, LockMismatch, NotWritable
+from serve.disk import disk_errors, write_atomically
+from serve.errors import BadFile, LockMismatch
 from serve.lock.lock import Lock
 from serve.lock.model import LockedFile, LockedModel, digest_of
 from serve.sources import Kind
@@ -71,21 +68,8 @@ def write_lock(path: Path, lock: Lock) -> None:
     """Write the lock: the same lock gives the same bytes, and the file is whole at any moment. A
     link stays one. DiskFull, NotWritable."""
     path = path.resolve()
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        try:
-            with part.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text_of(lock))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free_bytes = shutil.disk_usage(path.parent).free
-            raise DiskFull(str(path), None, free_bytes) from error
-        raise NotWritable(str(path), error.strerror or str(error)) from error
+    with disk_errors(path.parent):
+        write_atomically(path, text_of(lock).encode())
 
 
 def text_of(lock: Lock) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve.catalog import ModelSpec
+from serve.disk import disk_errors, locked, remove_tree, require_room, sync
 from serve.errors import HashMismatch, UnsafeWeights
 from serve.store.approval import check_settings, is_approved
 from serve.store.content import (
@@ -19,7 +20,6 @@ from serve.store.content import (
     read_index,
     weight_files,
 )
-from serve.store.disk import disk_errors, locked, remove_tree, require_room, sync
 from serve.store.hub_cache import HubCache
 from serve.store.hub_file import Hashes, HubFile
 from serve.store.manifest import (

@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from serve.disk import disk_errors, locked, locked_if_free, shared
 from serve.errors import DiskFull, NotWritable, WeightsDamaged
 from serve.log import fields
 from serve.store import manifest as seals
 from serve.store import quarantine, view
 from serve.store.checking import checked
-from serve.store.disk import disk_errors, locked, locked_if_free, shared
 from serve.store.manifest import FileRecord, Manifest
 from serve.store.progress import Progress
 

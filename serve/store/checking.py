@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from serve.disk import sha256_of
 from serve.errors import SourceUnreachable, UnsafeWeights
 from serve.store import manifest as seals
 from serve.store.content import check_weights
-from serve.store.disk import sha256_of
 from serve.store.manifest import Damage, FileRecord, Manifest
 from serve.store.parallel import Stop, run_all
 from serve.store.progress import Progress

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from serve.disk import disk_errors
 from serve.errors import RepoNotFound, SourceUnreachable, UnsafeWeights
 from serve.sources import HubSource
 from serve.store import approval, content, repository
 from serve.store.access import Access
-from serve.store.disk import disk_errors
 from serve.store.hub_cache import HubCache, commit_of
 from serve.store.hub_client import Hub, HubOrigin
 from serve.store.hub_file import HubFile

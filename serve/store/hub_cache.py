@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from serve.store.disk import locked_if_free, sync, write_atomically
+from serve.disk import locked_if_free, sync, write_atomically
 from serve.store.hub_file import HubFile, verified
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

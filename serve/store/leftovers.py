@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from serve.disk import disk_errors, is_locked, locked, locked_if_free, remove_tree
 from serve.errors import NotPulled
 from serve.sources import Kind
 from serve.store import manifest as seals
 from serve.store import view
 from serve.store.cabinet import EVERYBODY, lock_file
-from serve.store.disk import disk_errors, is_locked, locked, locked_if_free, remove_tree
 from serve.store.leftover import Leftover, Look, Place, What, Wish, superseded
 from serve.store.manifest import Manifest
 from serve.store.references import References, changed_at, size_of, tree_size

@@ -14,9 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from serve.catalog import ModelSpec
+from serve.disk import sync, write_atomically
 from serve.log import fields
 from serve.sources import Kind, show_source
-from serve.store.disk import sync, write_atomically
 from serve.store.paths import is_safe_path
 
 _log = logging.getLogger(__name__)

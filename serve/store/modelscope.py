@@ -18,11 +18,11 @@ from modelscope_hub.version import __version__ as client_version
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from serve import __version__
+from serve.disk import disk_errors
 from serve.errors import AccessDenied, RepoNotFound, SourceUnreachable, StoreError
 from serve.sources import ModelScopeSource
 from serve.store import approval, repository
 from serve.store.access import Access
-from serve.store.disk import disk_errors
 from serve.store.hub_file import HubFile
 from serve.store.manifest import Fetched, digest_of
 from serve.store.parallel import Stop

@@ -8,7 +8,7 @@ weights/<name>--<digest>               all of them, in one step
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from serve.store.disk import remove_tree, sync
+from serve.disk import remove_tree, sync
 from serve.store.hub_file import HubFile, verified
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from serve.store.disk import disk_errors
+from serve.disk import disk_errors
 from serve.store.manifest import FileRecord, Manifest
 from serve.store.paths import real_path
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from serve.store.disk import sync
+from serve.disk import sync
 
 # What we put beside other files for a moment, or for good: nobody else's.
 _OURS = (".inhouse", ".inhouse-damaged")

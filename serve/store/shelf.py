@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from serve.store.disk import disk_errors, remove_tree
+from serve.disk import disk_errors, remove_tree
 
 # `pull`: a download that the next pull continues; it is not swept, and when nobody comes,
 # `leftovers` removes it. `stem`: whole weights.

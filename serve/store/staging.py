@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from serve.store.disk import disk_errors, remove_tree, require_room, sync
+from serve.disk import disk_errors, remove_tree, require_room, sync
 
 _RECORD_BYTES = 10  # nine digits and a line end: what was cut off in the middle is no record
 

@@ -73,7 +73,7 @@ class Store:
             with self._cabinet.locked(spec.name, shown):
                 found = self._fetched(spec, None, shown) if renew else self._healed(spec, shown)
         approval.check_held(found, spec.remote_code)  # it may have been sealed under another one
-        return self._weights(self._preferred(spec, found))
+        return self._weights(self._preferred(spec, found, shown))
 
     def ready(self, spec: ModelSpec, progress: Progress | None = None) -> Weights:
         """The weights for an engine, with their view: what is held, after the cheap check (and a
@@ -275,16 +275,17 @@ class Store:
         asked = was.asked if was else asked_of(spec)
         return self._cabinet.seal(seals.new_manifest(chosen, asked, fetched))
 
-    def _preferred(self, spec: ModelSpec, found: Manifest) -> Manifest:
+    def _preferred(self, spec: ModelSpec, found: Manifest, shown: Progress) -> Manifest:
         """A source that was chosen for a pull is the model's from now on, if it is not yet."""
         if not spec.is_chosen:
             return found
-        is_last = all(
-            one.sealed_at <= found.sealed_at for one in self.manifests() if one.name == found.name
-        )
-        if is_last and found.is_chosen:
-            return found
-        return self._cabinet.seal(replace(found, is_chosen=True, sealed_at=time.time()))
+        with self._cabinet.locked(spec.name, shown):
+            held = [one for one in self.manifests() if one.name == found.name]
+            if found not in held:
+                raise NotPulled(spec.name)  # removed by somebody, this very moment
+            if found.is_chosen and found.sealed_at == max(one.sealed_at for one in held):
+                return found
+            return self._cabinet.seal(replace(found, is_chosen=True, sealed_at=time.time()))
 
     def _sealed_paths(self) -> set[Path]:
         return {found.path for found in self.manifests()}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from serve.disk import disk_errors, locked, require_room
 from serve.errors import LockMismatch, StoreError
-from serve.store.disk import disk_errors, locked, require_room
 from serve.store.hub_file import Hashes, HubFile
 from serve.store.manifest import FileRecord, record_of
 from serve.store.parallel import Stop, run_all

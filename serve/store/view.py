@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from serve.disk import disk_errors, remove_tree
 from serve.errors import WeightsDamaged
 from serve.store import approval, content
-from serve.store.disk import disk_errors, remove_tree
 from serve.store.manifest import Manifest, slug
 from serve.store.paths import check_inside, link_home
 

@@ -3,11 +3,11 @@
 import zipfile
 from pathlib import Path
 
+from serve.disk import disk_errors, remove_tree, require_room, sha256_of, sync
 from serve.errors import HashMismatch, RepoNotFound, UnsafeWeights
 from serve.sources import WheelSource
 from serve.store import approval, content
 from serve.store.access import Access
-from serve.store.disk import disk_errors, remove_tree, require_room, sha256_of, sync
 from serve.store.manifest import Fetched, FileRecord, digest_of, record_of
 from serve.store.progress import Progress
 

@@ -10,18 +10,19 @@ ROOMS: dict[str, frozenset[str]] = {
     "shipped": frozenset(),
     "sources": frozenset(),
     "wire": FLOOR_0,
+    "disk": FLOOR_0,
     "settings": FLOOR_0,
     "catalog": FLOOR_0,
     "hardware": FLOOR_0,
     "bench": FLOOR_0,
     "inside": frozenset(),
     "policy": FLOOR_0 | {"catalog"},
-    "lock": FLOOR_0 | {"catalog"},
-    "store": FLOOR_0 | {"catalog", "policy", "lock"},
+    "lock": FLOOR_0 | {"disk", "catalog"},
+    "store": FLOOR_0 | {"disk", "catalog", "policy", "lock"},
     "plan": FLOOR_0 | {"catalog", "hardware"},
     "roster": FLOOR_0,
     "ledger": FLOOR_0,
-    "bundle": FLOOR_0 | {"catalog", "policy", "store"},
+    "bundle": FLOOR_0 | {"disk", "catalog", "policy", "store"},
     "mirror": FLOOR_0 | {"store"},
     "engine": FLOOR_0 | {"plan"},
     "fleet": FLOOR_0
@@ -30,7 +31,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "control": FLOOR_0 | {"wire", "settings", "fleet", "ledger", "roster"},
     "cli": FLOOR_0
     | {"settings", "catalog", "hardware", "bench", "policy", "lock", "store", "plan", "roster"}
-    | {"wire", "ledger", "bundle", "mirror", "engine", "fleet", "gateway", "control"},
+    | {"wire", "disk", "ledger", "bundle", "mirror", "engine", "fleet", "gateway", "control"},
 }
 
 BANNED_NAMES = frozenset(

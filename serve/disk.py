@@ -13,7 +13,7 @@ from pathlib import Path
 from serve.errors import DiskFull, NotWritable
 
 _PIECE_BYTES = 2**20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
