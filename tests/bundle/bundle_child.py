@@ -11,11 +11,11 @@ from pathlib import Path
 
 from serve.errors import BadFile
 from tests.bundle.machines import HUB_SPEC, Machine
-from tests.store.models import Recorder
+from tests.store.models import Recorder, tell
 
 
 def main(verb: str, folder: str, *rest: str) -> int:
-    said = Recorder(on_advance=lambda n: print(n, flush=True))
+    said = Recorder(on_advance=tell)
     machine = Machine(Path(folder), (HUB_SPEC,), seen=said)
     if verb == "export":
         max_bytes = int(rest[1]) if rest[1:] else None

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -93,6 +94,13 @@ def store_at(
     """A store with both homes below `tmp_path`."""
     access = Access(endpoint, token, tmp_path / "hf", convert, fetch_wheel)
     return Store(tmp_path / "home", access)
+
+
+def tell(n_bytes: int) -> None:
+    """Say a step on stdout, for a test that reads it. One write a line: `print` makes two, and
+    those of several threads may mingle."""
+    sys.stdout.write(f"{n_bytes}\n")
+    sys.stdout.flush()
 
 
 @dataclass

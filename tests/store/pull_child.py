@@ -5,14 +5,14 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.store.models import HUB_SPEC, Recorder, store_at
+from tests.store.models import HUB_SPEC, Recorder, store_at, tell
 
 # Not getrusage: its maximum counts the process that this one was forked from.
 STATUS = Path("/proc/self/status")
 
 
 def main(home: str, endpoint: str) -> None:
-    recorder = Recorder(on_advance=lambda n: print(n, flush=True))
+    recorder = Recorder(on_advance=tell)
     try:
         store_at(Path(home), endpoint).pull(HUB_SPEC, recorder)
     except KeyboardInterrupt:  # as the command line does

@@ -179,12 +179,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from serve.store import Store
-from tests.store.models import Recorder, access_at
+from tests.store.models import access_at, Recorder, tell
 from serve.sources import ModelScopeSource
 from tests.store.models import REPO, spec
 SPEC = spec(ModelScopeSource(REPO))
 access = replace(access_at(Path(sys.argv[1])), modelscope=sys.argv[2])
-recorder = Recorder(on_advance=lambda n: print(n, flush=True))
+recorder = Recorder(on_advance=tell)
 Store(Path(sys.argv[1]) / "home", access).pull(SPEC, recorder)
 """
 
