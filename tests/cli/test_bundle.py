@@ -19,6 +19,14 @@ def bundle(inhouse: Inhouse, house: House) -> Path:
     return target
 
 
+def key_pair(house: House) -> tuple[Path, Path]:
+    """A new key to sign with, and what others trust."""
+    key, public = house.folder / "key.pem", house.folder / "pub.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True)
+    return key, public
+
+
 def elsewhere(house: House) -> tuple[str, ...]:
     """Flags that make it another machine."""
     return ("--home", str(house.folder / "there"), "--hf-home", str(house.folder / "there-hf"))
@@ -37,9 +45,7 @@ def test_a_model_crosses_the_gap(inhouse: Inhouse, house: House, bundle: Path) -
 
 
 def test_signed_and_in_parts(inhouse: Inhouse, house: House, bundle: Path) -> None:
-    key, public = house.folder / "key.pem", house.folder / "pub.pem"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
-    subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-out", public], check=True)
+    key, public = key_pair(house)
     signed = house.folder / "s.inhouse"
     ran = inhouse(
         "bundle", "export", "tiny", str(signed), "--sign", str(key), "--max-size", "11KiB", "--json"
@@ -80,6 +86,15 @@ def test_pull_from_a_bundle(inhouse: Inhouse, house: House, bundle: Path) -> Non
     ran = inhouse("pull", "tiny", "--source", source, *elsewhere(house))
     assert ran.code == 0, ran.err
     assert "tiny" in inhouse("ls", *elsewhere(house)).out
+
+
+def test_pull_asks_for_the_signature_too(inhouse: Inhouse, house: House, bundle: Path) -> None:
+    _, public = key_pair(house)
+    ran = inhouse(
+        "pull", "tiny", "--source", f"bundle:{bundle}", "--signer", str(public), *elsewhere(house)
+    )
+    assert ran.code == 4 and "policy.signers does not allow x.inhouse: not signed" in ran.err
+    assert inhouse("ls", *elsewhere(house)).err.startswith("no weights here yet")
 
 
 @pytest.mark.parametrize(
