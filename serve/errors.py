@@ -182,7 +182,7 @@ class LockMismatch(StoreError):
 
 @dataclass(eq=False)
 class BadFile(StoreError):
-    """A lock file or a bundle is damaged, of an unknown format, or not whole."""
+    """A lock file, a bundle, a config.json or profiles: damaged, contradictory, or not whole."""
 
     path: str
     problem: str
@@ -190,7 +190,7 @@ class BadFile(StoreError):
 
 @dataclass(eq=False)
 class DoesNotFit(InhouseError):
-    """The plan's sum does not go into the device. `parts` shows it, in bytes."""
+    """The plan's sum (`parts`, in bytes) is too much. `cures`: what makes it fit, and its price."""
 
     model: str
     device: str
@@ -198,6 +198,7 @@ class DoesNotFit(InhouseError):
     free_bytes: int
     parts: tuple[tuple[str, int], ...] = ()
     remedy: str | None = None
+    cures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(eq=False)
@@ -230,13 +231,15 @@ class IsolationUnavailable(EngineError):
 
 @dataclass(eq=False)
 class StartFailed(EngineError):
-    """An engine ended before it was ready. `cause` is the root cause found in its log."""
+    """An engine ended before it was ready. `cause`: the root cause found in its log; `finding`: its
+    kind and figures, where they can be acted on: ("context", "18720")."""
 
     model: str
     cause: str
     log_path: str
     exit_code: int | None
     remedy: str | None = None
+    finding: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)

@@ -18,6 +18,8 @@ _SECOND_UNITS: dict[str, Fraction | int] = {
     "h": 3600,
     "d": 86400,
 }
+_TOKENS = re.compile(r"\s*(\d{1,12}(?:\.\d{1,3})?)\s*([km]?)\s*", re.IGNORECASE | re.ASCII)
+_TOKEN_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 _QUANTITY = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([a-z]*)\s*", re.IGNORECASE | re.ASCII)
 
 
@@ -29,6 +31,20 @@ def parse_bytes(text: str) -> int:
 def parse_seconds(text: str) -> float:
     """`"30s"`, `"500ms"`, `"5m"`, `"2h"` or `"30"` as seconds; ValueError otherwise."""
     return float(_parse(text, _SECOND_UNITS, "30s"))
+
+
+def parse_tokens(text: str) -> int:
+    """`"32k"` (32 × 1024), `"1M"` or `"16000"` as tokens, 1 at least; ValueError otherwise."""
+    match = _TOKENS.fullmatch(text)
+    tokens = Fraction(match[1]) * _TOKEN_UNITS[match[2].lower()] if match else Fraction(0)
+    if tokens < 1 or tokens.denominator != 1:
+        raise ValueError(f"expected something like 32k or 16000: {text!r}")
+    return int(tokens)
+
+
+def show_tokens(count: int) -> str:
+    """`128k` for 131,072, `16,000` for what is no multiple of 1024."""
+    return f"{count // 1024}k" if count >= 1024 and count % 1024 == 0 else f"{count:,}"
 
 
 def show_bytes(count: int) -> str:

@@ -52,7 +52,8 @@ class GeometryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What no machine acts on. `languages`: codes of those that the makers claim.
+    """What no engine acts on. `recommended`: a rank, 1 for what `serve auto` tries first; None: it
+    never takes it by itself. `languages`: codes of those that the makers claim.
 
     `sampling`: what the makers advise, by vLLM's names, and what they advise for answers without
     thinking where that differs. `weights_bytes`: the published size of all safetensors.
@@ -64,3 +65,4 @@ class Facts:
     tool_template: ToolTemplate | None = None
     geometry: GeometryFacts | None = None
     weights_bytes: int | None = None
+    recommended: int | None = None

@@ -1,37 +1,35 @@
 """Catalog files → Catalog. Every complaint names file, line and key, and offers a near match."""
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from serve.catalog.catalog import Catalog
-from serve.catalog.facts import Facts, GeometryFacts, ToolTemplate
-from serve.catalog.schema import (
-    NAME,
-    PATTERNS,
-    CatalogFile,
-    Defaults,
-    ExtensionEntry,
-    LicenseEntry,
-    ModelEntry,
-    ToolTemplateEntry,
-    known_keys,
-    pairs,
-)
-from serve.catalog.source import Source, read_source
-from serve.catalog.spec import ModelSpec
-from serve.errors import CatalogError
+from serve.catalog.facts import Extension, Facts, GeometryFacts, Sampling, ToolTemplate
+from serve.catalog.rules import NAME, PATTERNS, SOURCES
+from serve.catalog.sound import is_sound
+from serve.catalog.source import Source, near, read_source
+from serve.catalog.spec import License, ModelSpec
 from serve.shipped import shipped
 from serve.sources import BundleSource, DirSource, HubSource, ModelScopeSource, WheelSource
 from serve.sources import Source as WeightsSource
 
+_Entry = Mapping[str, Any]  # of a file in which nothing is wrong
+
 _NAME = re.compile(NAME)
 SHIPPED = "models.yaml"
+# What neither the entry nor its family says; None for the rest.
+_UNSAID: _Entry = {
+    "languages": (), "sampling": {}, "sampling_without_thinking": {}, "engine_args": {},
+    "summary": "",
+}  # fmt: skip
+_COMMERCIAL: Mapping[Any, Any] = {True: "yes", False: "no"}  # as YAML reads a bare yes and no
+_SAMPLING = (
+    ("temperature", float), ("top_p", float), ("top_k", int), ("min_p", float),
+    ("repetition_penalty", float), ("presence_penalty", float),
+)  # fmt: skip
 
 
 def load_catalog(overlay: Path | None = None) -> Catalog:
@@ -44,16 +42,16 @@ def load_catalog(overlay: Path | None = None) -> Catalog:
 
 def parse_catalog(paths: Iterable[Path]) -> Catalog:
     """The catalog of these files, the later ones laid over the earlier ones."""
-    pages = [_page(read_source(path)) for path in paths]
+    pages = [_checked(read_source(path)) for path in paths]
     table = _Table(
-        {name: entry for page in pages for name, entry in page.content.licenses.items()},
-        {name: entry for page in pages for name, entry in page.content.families.items()},
+        {name: _license(entry) for page in pages for name, entry in _part(page, "licenses")},
+        {name: entry for page in pages for name, entry in _part(page, "families")},
     )
-    homes = {name: page for page in pages for name in page.content.models}
+    homes = {name: (page, entry) for page in pages for name, entry in _part(page, "models")}
     specs = [
         (spec, page)
-        for name, page in homes.items()
-        for spec in _specs(name, page.content.models[name], page.source, table)
+        for name, (page, entry) in homes.items()
+        for spec in _specs(name, entry, page, table)
     ]
     specs = _yielding(specs, pages)
     _refuse_twins(specs)
@@ -61,55 +59,45 @@ def parse_catalog(paths: Iterable[Path]) -> Catalog:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    source: Source
-    content: CatalogFile
-
-
-@dataclass(frozen=True, slots=True)
 class _Table:
     """What entries refer to, of all files together."""
 
-    licenses: dict[str, LicenseEntry]
-    families: dict[str, Defaults]
+    licenses: dict[str, License]
+    families: dict[str, _Entry]
 
 
-def _page(source: Source) -> _Page:
-    try:
-        return _Page(source, CatalogFile.model_validate(source.content))
-    except ValidationError as error:
-        raise _first_complaint(source, error) from None
+def _checked(source: Source) -> Source:
+    if not is_sound(source.content):
+        # Pydantic takes longer to import than the files to be read; it knows what to say.
+        from serve.catalog import complaint
+
+        found = complaint.complaint(source)
+        if found is not None:
+            raise found
+    return source
 
 
-def _first_complaint(source: Source, error: ValidationError) -> CatalogError:
-    # A misspelt key is also a missing one: the spelling is the better news.
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    key = tuple(str(part) for part in first["loc"] if part != "[key]")
-    match first["type"]:
-        case "extra_forbidden":
-            return source.error(key, "is not a key of a catalog", _near(key[-1], known_keys(key)))
-        case "missing":
-            return source.error(key, "is missing")
-        case "value_error":
-            return source.error(key, str(first["ctx"]["error"]))
-        case "string_pattern_mismatch":
-            must = PATTERNS[first["ctx"]["pattern"]]
-            return source.error(key, f"{must}: {first['input']!r}")
-        case _:
-            return source.error(key, f"{first['msg']}: {first['input']!r}")
+def _part(page: Source, name: str) -> Iterable[tuple[str, _Entry]]:
+    entries: Mapping[str, _Entry] = page.content.get(name, {})
+    return entries.items()
 
 
-def _specs(name: str, entry: ModelEntry, source: Source, table: _Table) -> Iterator[ModelSpec]:
+def _license(entry: _Entry) -> License:
+    commercial = entry["commercial"]
+    return License(entry["name"], _COMMERCIAL.get(commercial, commercial), entry.get("note", ""))
+
+
+def _specs(name: str, entry: _Entry, page: Source, table: _Table) -> Iterator[ModelSpec]:
     """The spec of an entry, then one for each of its variants."""
     key = ("models", name)
     if not _NAME.fullmatch(name):
-        raise source.error(key, f"{PATTERNS[NAME]}: {name!r}")
-    spec = _spec(name, entry, source, table)
+        raise page.error(key, f"{PATTERNS[NAME]}: {name!r}")
+    spec = _spec(name, entry, page, table)
     yield spec
-    for variant, repo in entry.variants.items():
+    for variant, repo in entry.get("variants", {}).items():
         label = f"{name}:{variant}"
         if not _NAME.fullmatch(label):
-            raise source.error((*key, "variants", variant), f"{PATTERNS[NAME]}: {label!r}")
+            raise page.error((*key, "variants", variant), f"{PATTERNS[NAME]}: {label!r}")
         yield replace(
             spec,
             name=label,
@@ -121,78 +109,92 @@ def _specs(name: str, entry: ModelEntry, source: Source, table: _Table) -> Itera
         )
 
 
-def _spec(name: str, entry: ModelEntry, source: Source, table: _Table) -> ModelSpec:
-    key = ("models", name)
-    if entry.family not in table.families:
-        near = _near(entry.family, table.families)
-        raise source.error((*key, "family"), f"there is no such family: {entry.family}", near)
+def _spec(name: str, entry: _Entry, page: Source, table: _Table) -> ModelSpec:
+    key, family = ("models", name), entry["family"]
+    if family not in table.families:
+        suggestion = near(family, table.families)
+        raise page.error((*key, "family"), f"there is no such family: {family}", suggestion)
 
     def value(field: str) -> Any:
         return _value(entry, table, field)
 
     for field in ("architecture", "license", "context", "parameters"):
         if value(field) is None:
-            raise source.error((*key, field), f"is missing here and in the family {entry.family}")
+            raise page.error((*key, field), f"is missing here and in the family {family}")
     if value("license") not in table.licenses:
-        near = _near(value("license"), table.licenses)
+        suggestion = near(value("license"), table.licenses)
         problem = f"there is no such entry under licenses: {value('license')}"
-        raise source.error((*key, "license"), problem, near)
-    extension: ExtensionEntry | None = value("extension")
-    if extension is not None and extension.context <= value("context"):
-        problem = f"must be longer than the context of {value('context')}: {extension.context}"
-        raise source.error((*key, "extension", "context"), problem)
+        raise page.error((*key, "license"), problem, suggestion)
+    extension: _Entry | None = value("extension")
+    if extension is not None and extension["context"] <= value("context"):
+        problem = f"must be longer than the context of {value('context')}: {extension['context']}"
+        raise page.error((*key, "extension", "context"), problem)
     remote_code: str | None = value("remote_code")
+    defaults = table.families[family].get("engine_args", {})
     return ModelSpec(
         name=name,
-        family=entry.family,
-        source=_weights_source(entry, source.path.parent),
-        license=table.licenses[value("license")].license(),
+        family=family,
+        source=_weights_source(entry, page.path.parent),
+        license=table.licenses[value("license")],
         architecture=value("architecture"),
         context_tokens=value("context"),
         parameters=value("parameters"),
-        aliases=tuple(entry.aliases),
+        aliases=tuple(entry.get("aliases", ())),
         summary=value("summary"),
         tool_call_parser=value("tool_call_parser"),
         reasoning_parser=value("reasoning_parser"),
-        engine_args=pairs({**table.families[entry.family].engine_args, **entry.engine_args}),
-        extension=extension.extension() if extension is not None else None,
+        engine_args=tuple({**defaults, **entry.get("engine_args", {})}.items()),
+        extension=_extension(extension) if extension is not None else None,
         remote_code=None if remote_code == "needed" else remote_code,
         needs_remote_code=remote_code not in (None, "unneeded"),
-        alternatives=_elsewhere(entry.repo, value("modelscope"), is_variant=False),
+        alternatives=_elsewhere(entry.get("repo"), value("modelscope"), is_variant=False),
         facts=_facts(entry, value),
     )
 
 
-def _value(entry: ModelEntry, table: _Table, field: str) -> Any:
+def _value(entry: _Entry, table: _Table, field: str) -> Any:
     """What the entry says of this, else what its family says."""
-    owner = entry if field in entry.model_fields_set else table.families[entry.family]
-    return getattr(owner, field)
+    owner = entry if field in entry else table.families[entry["family"]]
+    return owner.get(field, _UNSAID.get(field))
 
 
-def _facts(entry: ModelEntry, value: Callable[[str], Any]) -> Facts:
-    template: ToolTemplateEntry | None = value("tool_template")
-    return Facts(
-        languages=tuple(value("languages")),
-        sampling=value("sampling").advice(),
-        sampling_without_thinking=value("sampling_without_thinking").advice(),
-        tool_template=ToolTemplate(**template.model_dump()) if template is not None else None,
-        geometry=GeometryFacts(**entry.geometry.model_dump()) if entry.geometry else None,
-        weights_bytes=entry.weights_bytes,
+def _extension(entry: _Entry) -> Extension:
+    args: Mapping[str, Any] | None = entry.get("engine_args")
+    return Extension(
+        entry["context"], entry["how"], tuple(args.items()) if args is not None else None
     )
 
 
-def _weights_source(entry: ModelEntry, folder: Path) -> WeightsSource:
+def _facts(entry: _Entry, value: Callable[[str], Any]) -> Facts:
+    template: _Entry | None = value("tool_template")
+    geometry: _Entry | None = entry.get("geometry")
+    return Facts(
+        languages=tuple(value("languages")),
+        sampling=_sampling(value("sampling")),
+        sampling_without_thinking=_sampling(value("sampling_without_thinking")),
+        tool_template=ToolTemplate(**template) if template is not None else None,
+        geometry=GeometryFacts(**geometry) if geometry is not None else None,
+        weights_bytes=entry.get("weights_bytes"),
+        recommended=entry.get("recommended"),
+    )
+
+
+def _sampling(entry: _Entry) -> Sampling:
+    return tuple((key, kind(entry[key])) for key, kind in _SAMPLING if entry.get(key) is not None)
+
+
+def _weights_source(entry: _Entry, folder: Path) -> WeightsSource:
     """The entry's own source; paths are relative to the folder of the catalog file."""
-    if entry.repo is not None:
-        return HubSource(entry.repo, entry.revision or "main")
-    if entry.wheel is not None:
-        return WheelSource(**entry.wheel.model_dump())
-    if entry.dir is not None:
-        return DirSource((folder / entry.dir.expanduser()).resolve())
-    if entry.bundle is not None:
-        return BundleSource((folder / entry.bundle.expanduser()).resolve())
-    assert entry.modelscope is not None, "the schema lets no entry through without a source"
-    return ModelScopeSource(entry.modelscope, entry.revision or "master")
+    match {name: entry[name] for name in SOURCES if entry.get(name) is not None}:
+        case {"repo": repo}:
+            return HubSource(repo, entry.get("revision") or "main")
+        case {"wheel": wheel}:
+            return WheelSource(**wheel)
+        case {"dir": place}:
+            return DirSource((folder / Path(place).expanduser()).resolve())
+        case {"bundle": place}:
+            return BundleSource((folder / Path(place).expanduser()).resolve())
+    return ModelScopeSource(entry["modelscope"], entry.get("revision") or "master")
 
 
 def _elsewhere(
@@ -208,8 +210,8 @@ def _elsewhere(
 
 
 def _yielding(
-    specs: list[tuple[ModelSpec, _Page]], pages: list[_Page]
-) -> list[tuple[ModelSpec, _Page]]:
+    specs: list[tuple[ModelSpec, Source]], pages: list[Source]
+) -> list[tuple[ModelSpec, Source]]:
     """Aliases and variants without those whose names a later file uses: what the operator calls
     something is called so, whatever the shipped catalog has come to call it."""
     owner = {
@@ -220,21 +222,23 @@ def _yielding(
         for label in (spec.name, *spec.aliases)
     }
     return [
-        (replace(spec, aliases=tuple(a for a in spec.aliases if owner[a] is page)), page)
+        (_without(spec, {a for a in spec.aliases if owner[a] is not page}), page)
         for spec, page in specs
         if owner[spec.name] is page or spec.variant_of is None
     ]
 
 
-def _refuse_twins(specs: list[tuple[ModelSpec, _Page]]) -> None:
+def _without(spec: ModelSpec, lost: Collection[str]) -> ModelSpec:
+    if not lost:
+        return spec
+    return replace(spec, aliases=tuple(alias for alias in spec.aliases if alias not in lost))
+
+
+def _refuse_twins(specs: list[tuple[ModelSpec, Source]]) -> None:
     owners: dict[str, str] = {}
     for spec, page in specs:
         for label in (spec.name, *spec.aliases):
             if label in owners:
                 key = ("models", spec.name, *(["aliases"] if label != spec.name else []))
-                raise page.source.error(key, f"{label!r} is already a name of {owners[label]}")
+                raise page.error(key, f"{label!r} is already a name of {owners[label]}")
             owners[label] = spec.name
-
-
-def _near(word: str, known: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)

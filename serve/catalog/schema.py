@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -15,22 +15,19 @@ from pydantic import (
     model_validator,
 )
 
-from serve.catalog.facts import EngineArgs, Extension, Sampling
-from serve.catalog.spec import License
+from serve.catalog.rules import (
+    LANGUAGE,
+    NAME,
+    REMOTE_CODE,
+    REPO,
+    REPO_OR_ORGANISATION,
+    SHA256,
+    SHORTEST_CONTEXT,
+    license_problem,
+    source_problem,
+)
 
-NAME = r"^[a-z0-9][a-z0-9._-]*(:[a-z0-9][a-z0-9._-]*)?$"
 _PERMISSIONS = Literal["yes", "no", "conditions", "unknown"]
-_PART = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
-
-# What a text must be that does not look like this.
-PATTERNS = {
-    NAME: "is not a name (a-z 0-9 . _ - and one colon)",
-    f"^{_PART}/{_PART}$": "must be ORGANISATION/NAME",
-    f"^{_PART}(/{_PART})?$": "must be ORGANISATION/NAME or ORGANISATION",
-    "^[a-z]{2,3}$": "is not the code of a language (en, zh)",
-    "^(unneeded|needed|[0-9a-f]{40})$": "must be unneeded, needed or a whole commit",
-    "^[0-9a-f]{64}$": "must be a SHA-256 in hex",
-}
 
 Words = Annotated[str, Field(min_length=1)]
 # YAML reads a bare yes and no as true and false.
@@ -41,14 +38,11 @@ Permission = Annotated[
 ]
 Value = Annotated[str | int | float | bool, Field(union_mode="smart")]
 Count = Annotated[int, Field(ge=1)]
-Repo = Annotated[str, Field(pattern=f"^{_PART}/{_PART}$")]
-RepoOrOrganisation = Annotated[str, Field(pattern=f"^{_PART}(/{_PART})?$")]
-Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
-RemoteCode = Annotated[str, Field(pattern="^(unneeded|needed|[0-9a-f]{40})$")]
+Repo = Annotated[str, Field(pattern=REPO)]
+RepoOrOrganisation = Annotated[str, Field(pattern=REPO_OR_ORGANISATION)]
+Language = Annotated[str, Field(pattern=LANGUAGE)]
+RemoteCode = Annotated[str, Field(pattern=REMOTE_CODE)]
 Place = Annotated[Path, Field(strict=False)]
-
-# Exactly one of these is where the weights come from; ModelScope may also stand beside the Hub.
-SOURCES = ("repo", "modelscope", "wheel", "dir", "bundle")
 
 
 class _Entry(BaseModel):
@@ -65,12 +59,9 @@ class LicenseEntry(_Entry):
 
     @model_validator(mode="after")
     def _says_its_conditions(self) -> "LicenseEntry":
-        if self.commercial == "conditions" and not self.note:
-            raise ValueError("must say its conditions in a note")
+        if problem := license_problem(self.commercial, self.note):
+            raise ValueError(problem)
         return self
-
-    def license(self) -> License:
-        return License(self.name, self.commercial, self.note)
 
 
 class WheelEntry(_Entry):
@@ -78,7 +69,7 @@ class WheelEntry(_Entry):
 
     package: Words
     version: Words
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=SHA256)]
     member: Words
 
 
@@ -88,13 +79,9 @@ class ExtensionEntry(_Entry):
     Without `engine_args` it cannot be switched on here; `{}`: the length alone does it.
     """
 
-    context: Annotated[int, Field(ge=16)]
+    context: Annotated[int, Field(ge=SHORTEST_CONTEXT)]
     how: Words
     engine_args: dict[str, Value] | None = None
-
-    def extension(self) -> Extension:
-        args = None if self.engine_args is None else pairs(self.engine_args)
-        return Extension(self.context, self.how, args)
 
 
 class ToolTemplateEntry(_Entry):
@@ -113,9 +100,6 @@ class SamplingEntry(_Entry):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     presence_penalty: float | None = None
-
-    def advice(self) -> Sampling:
-        return tuple(self.model_dump(exclude_none=True).items())
 
 
 class GeometryEntry(_Entry):
@@ -142,7 +126,7 @@ class Defaults(_Entry):
 
     architecture: Words | None = None
     license: Words | None = None
-    context: Annotated[int, Field(ge=16)] | None = None
+    context: Annotated[int, Field(ge=SHORTEST_CONTEXT)] | None = None
     extension: ExtensionEntry | None = None
     parameters: Words | None = None
     languages: list[Language] = []
@@ -171,18 +155,12 @@ class ModelEntry(Defaults):
     variants: dict[str, Repo] = {}
     geometry: GeometryEntry | None = None
     weights_bytes: Count | None = None
+    recommended: Count | None = None
 
     @model_validator(mode="after")
     def _has_one_source(self) -> "ModelEntry":
-        given = [name for name in SOURCES if getattr(self, name) is not None]
-        if len(given) != 1 and given != ["repo", "modelscope"]:
-            raise ValueError(f"must have exactly one of: {', '.join(SOURCES)}")
-        if given == ["modelscope"] and "/" not in (self.modelscope or ""):
-            raise ValueError("modelscope alone must be ORGANISATION/NAME")
-        if self.revision is not None and given[0] not in ("repo", "modelscope"):
-            raise ValueError("revision goes with repo and modelscope only")
-        if self.variants and given[0] != "repo":
-            raise ValueError("variants go with repo only")
+        if problem := source_problem(dict(self)):
+            raise ValueError(problem)
         return self
 
 
@@ -215,8 +193,3 @@ def known_keys(path: tuple[str, ...]) -> list[str]:
         return sorted(CatalogFile.model_fields)
     owner = _OWNERS[path[0]] if len(path) == 3 else _PARTS.get(path[2], CatalogFile)
     return sorted(owner.model_fields)
-
-
-def pairs(values: dict[str, Any]) -> EngineArgs:
-    """A mapping of the file as the value that a spec carries."""
-    return tuple(values.items())

@@ -1,5 +1,7 @@
 """YAML as plain values that remember their lines. Stricter than YAML: no key twice, no anchors."""
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,11 @@ def read_source(path: Path) -> Source:
         raise CatalogError(place, "", f"is not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise CatalogError(str(path), "", f"is not YAML: {' '.join(str(error).split())}") from error
+
+
+def near(word: str, known: Iterable[str]) -> str | None:
+    """What was meant, if something is called alike."""
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 class _Reading:
@@ -106,7 +113,10 @@ class _Reading:
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(event, at)
         self._check(event, at)
-        node = yaml.ScalarNode(self._tag(event), event.value, event.start_mark, event.end_mark)
+        tag = self._tag(event)
+        if tag == _TEXT:  # most are; the constructor would give the same
+            return event.value
+        node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
         try:
             return self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:

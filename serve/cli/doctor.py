@@ -1,16 +1,18 @@
 """`inhouse doctor`: what this machine can do, what is missing, and the cure."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TypeVar
 
-from serve.cli import live, output
+import typer
+
+from serve.cli import live, output, rooms
+from serve.cli.errors import ENGINE
 from serve.cli.flags import JsonFlag, with_settings
+from serve.cli.machine import read
 from serve.engine import doctor_checks
 from serve.errors import RuntimeMissing
-from serve.hardware import Machine, read_machine
+from serve.hardware import Machine
 from serve.settings import Settings
 from serve.units import show_bytes
 
@@ -19,19 +21,26 @@ _T = TypeVar("_T")
 
 @with_settings("paths", "engine", "hub")
 def doctor(settings: Settings, as_json: JsonFlag = False) -> None:
-    """Look at this machine: what it can do, what is missing, and the cure."""
-    machine = read_machine()
+    """Look at this machine: what it can do, what is missing, and the cure.
+
+    The exit code is 0 if engines can run here.
+    """
+    machine = read(settings)
     runtime = _unless_missing(lambda: live.runtimes(settings).find(live.device(settings)))
-    checks = doctor_checks(runtime, settings.paths.run)
+    disks = (("disk", settings.paths.home), ("disk of the Hub's cache", settings.hub.home))
+    paths = settings.paths
+    checks = doctor_checks(runtime, machine, paths.run, rooms.log_dir(settings), disks)
     facts = [*_machine_facts(machine), *_place_facts(settings)]
     if as_json:
         record = {"facts": dict(facts), "checks": [asdict(check) for check in checks]}
         output.put_json(record | {"machine": asdict(machine)})
-        return
-    output.put_facts(facts)
-    output.put("")
-    for check in checks:
-        output.put_check(check.name, check.is_ok, check.found, check.cure)
+    else:
+        output.put_facts(facts)
+        output.put("")
+        for check in checks:
+            output.put_check(check.name, check.is_ok, check.found, check.cure, check.is_needed)
+    if any(not check.is_ok and check.is_needed for check in checks):
+        raise typer.Exit(ENGINE)
 
 
 def _unless_missing(find: Callable[[], _T]) -> _T | None:
@@ -54,14 +63,8 @@ def _machine_facts(machine: Machine) -> list[tuple[str, str]]:
 
 
 def _place_facts(settings: Settings) -> list[tuple[str, str]]:
-    home = settings.paths.home
-    free = shutil.disk_usage(_nearest(home)).free
+    token = "yes" if settings.hub.token else "no"
     return [
-        ("home", f"{home} ({show_bytes(free)} free)"),
-        ("Hub", f"{settings.hub.endpoint}, token: {'yes' if settings.hub.token else 'no'}"),
+        ("home", str(settings.paths.home)),
+        ("Hub", f"{settings.hub.endpoint}, token: {token}"),
     ]
-
-
-def _nearest(path: Path) -> Path:
-    """The nearest folder that is there already."""
-    return next(folder for folder in (path, *path.parents) if folder.exists())

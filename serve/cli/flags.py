@@ -9,10 +9,9 @@ import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, SecretStr
 
 from serve.errors import SettingsError
 from serve.settings import Setting, Settings, load, table
@@ -59,7 +58,10 @@ _METAVARS = {
     "server.max_body": "SIZE",
     "server.drain": "TIME",
     "engine.python": "FILE",
+    "engine.dtype": "FORMAT",
     "engine.kv_cache": "SIZE",
+    "engine.kv_dtype": "FORMAT",
+    "engine.gpu_memory_utilization": "SHARE",
     "engine.start_timeout": "TIME",
     "engine.grace": "TIME",
     "engine.args": "FLAG",
@@ -120,7 +122,7 @@ def merged(flags: dict[str, Any], config: Path | None) -> Settings:
 def flag_name(setting: Setting) -> str:
     """`--max-body` for `server.max_body`; secrets are read from a file, as `--api-key-file`."""
     usual = "--" + setting.key.split(".")[1].replace("_", "-")
-    return _NAMES.get(setting.key, usual) + ("-file" if _is_secret(setting) else "")
+    return _NAMES.get(setting.key, usual) + ("-file" if setting.kind.is_secret else "")
 
 
 def _flag(setting: Setting) -> inspect.Parameter:
@@ -161,7 +163,7 @@ def _parameter(setting: Setting) -> str:
 def _value(setting: Setting, given: Any) -> Any:
     if given is None or given == []:
         return None
-    if not _is_secret(setting):
+    if not setting.kind.is_secret:
         return tuple(given) if isinstance(given, list) else given
     try:
         return Path(given).read_text().strip()
@@ -170,21 +172,7 @@ def _value(setting: Setting, given: Any) -> Any:
 
 
 def _metavar(setting: Setting) -> str:
-    kind = _kind(setting)
-    for part in (kind, *get_args(kind)):
-        if get_origin(part) is Literal:
-            return "|".join(get_args(part))
-    if _is_secret(setting):
-        return "FILE"
-    return _METAVARS.get(setting.key, "N")
-
-
-def _is_secret(setting: Setting) -> bool:
-    return SecretStr in get_args(_kind(setting))
-
-
-def _kind(setting: Setting) -> Any:
-    group, name = setting.key.split(".")
-    model = Settings.model_fields[group].annotation
-    assert isinstance(model, type) and issubclass(model, BaseModel)
-    return model.model_fields[name].annotation
+    kind = setting.kind
+    if kind.words and setting.key not in _METAVARS:
+        return "|".join(kind.words)
+    return "FILE" if kind.is_secret else _METAVARS.get(setting.key, "N")

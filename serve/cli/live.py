@@ -6,10 +6,9 @@ Beside `serve.cli.rooms` because they are slow to import: only verbs that need t
 from pathlib import Path
 from typing import Literal
 
-from serve.cli import rooms
+from serve.cli import machine, rooms
 from serve.control import Client
 from serve.engine import Runtimes
-from serve.hardware import read_machine
 from serve.settings import Settings
 
 Device = Literal["cpu", "cuda"]
@@ -23,7 +22,7 @@ def runtimes(settings: Settings) -> Runtimes:
 def device(settings: Settings) -> Device:
     """What engines run on: as wished, else what the machine has."""
     wished = settings.engine.device
-    return read_machine().device if wished == "auto" else wished
+    return machine.read(settings).device if wished == "auto" else wished
 
 
 def convert(settings: Settings, gguf: Path, target: Path) -> None:

@@ -68,9 +68,10 @@ def width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPE_COLUMNS
 
 
-def put_check(name: str, is_ok: bool, found: str, cure: str | None) -> None:
+def put_check(name: str, is_ok: bool, found: str, cure: str | None, is_needed: bool = True) -> None:
     """One line of `doctor`, and what would mend it below."""
-    word, style = ("ok     ", "green") if is_ok else ("missing", "yellow")
+    bad = ("missing", "red") if is_needed else ("advice ", "yellow")
+    word, style = ("ok     ", "green") if is_ok else bad
     mark, name = _styled(word, style, sys.stdout), _styled(name, "bold", sys.stdout)
     put(f"{mark}  {name}: {_harmless(found)}")
     if cure and not is_ok:

@@ -12,6 +12,7 @@ from serve.catalog import Catalog, load_catalog
 from serve.cli.late import late
 from serve.lock import Lock
 from serve.policy import Policy
+from serve.profiles import Lessons, ProfileBook
 from serve.settings import Settings
 from serve.store import Access, Store
 
@@ -42,6 +43,16 @@ def policy(settings: Settings) -> Policy:
     """What may be held and served here."""
     allowed = settings.policy
     return Policy(allowed.licenses, allowed.sources, allowed.repos)
+
+
+def book(settings: Settings) -> ProfileBook:
+    """What launches on this machine, or on others, took of memory."""
+    return ProfileBook(settings.paths.home / "profiles")
+
+
+def lessons(settings: Settings) -> Lessons:
+    """What starts that failed on this machine have taught."""
+    return Lessons(settings.paths.home / "lessons.json")
 
 
 def control_socket(settings: Settings) -> Path:

@@ -38,6 +38,8 @@ def ps(settings: Settings, as_json: JsonFlag = False) -> None:
     for model in status.models:
         if model.problem is not None:
             output.say(f"{model.name}: {problem_sentence(model)}", "yellow")
+        if model.note is not None:
+            output.say(f"{model.name}: {model.note}", "dim")
 
 
 @with_settings("paths")

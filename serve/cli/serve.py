@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from serve.cli import live, output
+from serve.cli.auto import chosen
 from serve.cli.detach import detach, report_error, report_ready
 from serve.cli.flags import JsonFlag, with_settings
 from serve.cli.locked import LockedFlag, wished_lock
@@ -24,7 +25,10 @@ def serve(
     settings: Settings,
     models: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Nothing named: server.models, else {STARTER}.", metavar="MODEL"),
+        typer.Argument(
+            help=f"auto: the best for this machine. Nothing named: server.models, else {STARTER}.",
+            metavar="MODEL",
+        ),
     ] = None,
     is_detached: Annotated[
         bool, typer.Option("--detach", help="Return when ready; inhouse stop ends it.", metavar=" ")
@@ -37,7 +41,7 @@ def serve(
     as_json: JsonFlag = False,
 ) -> None:
     """Serve models behind one OpenAI-style API."""
-    names = tuple(models or settings.server.models or (STARTER,))
+    names = chosen(settings, tuple(models or settings.server.models or (STARTER,)))
     has_key = settings.server.api_key is not None
 
     def ready(status: Status) -> None:

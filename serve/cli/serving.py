@@ -9,25 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
 
 from serve import __version__
 from serve.catalog import Catalog, ModelSpec
-from serve.cli import live, output, rooms
+from serve.cli import live, machine, output, rooms
 from serve.cli.listening import listen, url
 from serve.cli.locked import wished_specs
+from serve.cli.planning import settled
 from serve.cli.progress import progress
 from serve.cli.threads import DaemonThreads
 from serve.control import Status, serve_control
 from serve.engine import EnginePool, PoolConfig
 from serve.errors import GatewayDied
 from serve.fleet import Fleet, FleetConfig, GatewayConfig, GatewayPool
-from serve.hardware import read_machine
 from serve.ledger import digest_key
 from serve.lock import Lock
-from serve.plan import Wishes
 from serve.settings import Settings, without_secrets
 from serve.store import Store
 from serve.units import show_seconds
@@ -95,7 +95,8 @@ class _Supervisor:
         self._started_at = time.time()
         self._store = store
         self._pool = EnginePool(engines)
-        self._fleet = Fleet(_fleet_config(settings), catalog, store, self._pool, read_machine)
+        fleet = _fleet_config(settings, engines.runtime.vllm_version)
+        self._fleet = Fleet(fleet, catalog, store, self._pool, partial(machine.read, settings))
         self._gateways: GatewayPool | None = None
 
     async def run(self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]) -> None:
@@ -212,10 +213,13 @@ def _pool_config(settings: Settings) -> PoolConfig:
     )
 
 
-def _fleet_config(settings: Settings) -> FleetConfig:
+def _fleet_config(settings: Settings, engine_version: str) -> FleetConfig:
     key = settings.server.api_key
     return FleetConfig(
-        wishes=Wishes(settings.engine.device, settings.engine.context, settings.engine.kv_cache),
+        wishes=replace(settled(settings), engine_version=engine_version),
         key_digests=frozenset({digest_key(key.get_secret_value())}) if key else frozenset(),
         drain_s=settings.server.drain,
+        book=rooms.book(settings),
+        engine_args=settings.engine.args,
+        lessons=rooms.lessons(settings),
     )

@@ -81,8 +81,9 @@ def build_command(plan: Plan, runtime: Runtime, launch: Launch) -> Command:
         _parser_flags(plan),
         _device_flags(plan, launch),
         _code_flags(plan),
-        from_spec(plan.subject.spec.engine_args),
+        _spec_flags(plan),
         _extension_flags(plan),
+        _decided_flags(plan),
         parse(launch.extra_args),
     )
     return Command(
@@ -141,6 +142,15 @@ _FIXED_FLAGS: Flags = {
 }
 
 
+# What a plan decides: flag → its field.
+_DECIDED = {
+    "max-num-batched-tokens": "max_num_batched_tokens",
+    "max-num-seqs": "max_num_seqs",
+    "kv-cache-dtype": "kv_dtype",
+    "dtype": "dtype",
+}
+
+
 def _place_flags(plan: Plan, launch: Launch) -> Flags:
     return {
         "model": (str(plan.subject.path),),
@@ -174,10 +184,27 @@ def _extension_flags(plan: Plan) -> Flags:
     return from_spec(extension.engine_args or ()) if extension is not None else {}
 
 
+def _decided_flags(plan: Plan) -> Flags:
+    """Where the plan says nothing, vLLM's own default for the device is meant."""
+    decided = {name: getattr(plan, field) for name, field in _DECIDED.items()}
+    return {name: (str(value),) for name, value in decided.items() if value is not None}
+
+
+def _spec_flags(plan: Plan) -> Flags:
+    """The catalog entry's, but those that a plan decides: it has weighed the entry's against what
+    the operator wishes, and where it says nothing after that, the entry must not either."""
+    flags = from_spec(plan.subject.spec.engine_args)
+    return {name: values for name, values in flags.items() if name not in _DECIDED}
+
+
 def _device_flags(plan: Plan, launch: Launch) -> Flags:
     flags: Flags = {}
     if plan.tensor_parallel > 1:
         flags["tensor-parallel-size"] = (str(plan.tensor_parallel),)
+    if plan.pipeline_parallel > 1:
+        flags["pipeline-parallel-size"] = (str(plan.pipeline_parallel),)
+    if plan.is_expert_parallel:
+        flags["enable-expert-parallel"] = ()
     if plan.device == "cuda":
         # Without a fixed size vLLM measures what is left for the KV cache, within this share.
         flags["gpu-memory-utilization"] = (f"{plan.gpu_memory_utilization:.4f}",)

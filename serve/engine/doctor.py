@@ -1,49 +1,97 @@
 """What engines need of this machine, each with the cure when it is missing."""
 
-import os
-import resource
-from dataclasses import dataclass
 from pathlib import Path
 
 from serve.engine.compiling import find_cxx
+from serve.engine.doctor_check import Check
+from serve.engine.doctor_gpu import (
+    check_capability,
+    check_cuda,
+    check_driver,
+    check_nvcc,
+    check_strangers,
+    find_nvcc,
+)
+from serve.engine.doctor_system import (
+    System,
+    check_clock,
+    check_disk,
+    check_huge_pages,
+    check_locked_memory,
+    check_memory,
+    check_open_files,
+    check_overcommit,
+    check_processes,
+    check_shm,
+    read_system,
+)
 from serve.engine.guarding import LONGEST_SOCKET_PATH_BYTES, socket_path_bytes
 from serve.engine.isolation import Isolation, find_isolation
+from serve.engine.orphans import Home, Orphan, find_orphans, strangers
 from serve.engine.preload import find_allocator, find_openmp
 from serve.engine.runtime import Runtime
+from serve.hardware import Machine
 from serve.units import show_bytes
 
-# vLLM's queues between its processes take up to 240 MiB each; Docker gives 64 MiB in all.
-_ENOUGH_SHM_BYTES = 512 * 2**20
-_ENOUGH_OPEN_FILES = 4096
 
+def doctor_checks(
+    runtime: Runtime | None,
+    machine: Machine,
+    run_dir: Path,
+    log_dir: Path,
+    disks: tuple[tuple[str, Path], ...] = (),
+) -> tuple[Check, ...]:
+    """All checks that make sense here; takes 0.1 s.
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """`found`: what is there; `cure`: what to do, None where nothing is to be done."""
-
-    name: str
-    is_ok: bool
-    found: str
-    cure: str | None
-
-
-def doctor_checks(runtime: Runtime | None, run_dir: Path | None = None) -> tuple[Check, ...]:
-    """All checks that make sense here; takes 0.1 s. `run_dir`: where engines' sockets would lie."""
-    isolation = find_isolation("auto")
+    `run_dir`: where engines' sockets would lie; `log_dir`: their logs; `disks`: what a folder is
+    for, and where it is.
+    """
+    home = Home(run_dir.resolve(), log_dir.resolve())
+    isolation, system = find_isolation("auto"), read_system()
+    device = runtime.device if runtime is not None else machine.device
     checks = [check_runtime(runtime), check_isolation(isolation)]
-    if runtime is not None and runtime.device == "cpu":
-        checks += [
-            check_allocator(find_allocator()),
-            check_openmp(find_openmp(runtime)),
-            check_compiler(find_cxx()),
-        ]
+    if device == "cuda":
+        checks += _cuda_checks(runtime, machine, home)
+    elif runtime is not None:
+        checks += _cpu_checks(runtime, system)
     if isolation.level != "full":
-        shm = os.statvfs("/dev/shm")
-        checks.append(check_shm(shm.f_blocks * shm.f_frsize))
-    if run_dir is not None:
-        checks.append(check_sockets(run_dir))
-    checks.append(check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    return tuple(checks)
+        checks.append(check_shm(system.shm_bytes))
+    checks += [check_sockets(run_dir), check_orphans(find_orphans(home))]
+    checks += _system_checks(system, machine)
+    return (*checks, *(check_disk(name, folder) for name, folder in disks))
+
+
+def _cuda_checks(runtime: Runtime | None, machine: Machine, home: Home) -> list[Check]:
+    checks = [check_driver(machine)]
+    if machine.gpus:
+        checks += [check_cuda(machine.cuda), check_capability(machine)]
+        checks.append(check_strangers(strangers(machine.gpus, home)))
+    if len(machine.gpus) > 1:
+        checks.append(check_locked_memory(read_system().limit_locked_bytes))
+    if runtime is not None:
+        checks += [check_compiler(find_cxx(), "cuda"), check_headers(find_headers(runtime), "cuda")]
+        checks.append(check_nvcc(find_nvcc(runtime)))
+    return checks
+
+
+def _cpu_checks(runtime: Runtime, system: System) -> list[Check]:
+    return [
+        check_allocator(find_allocator()),
+        check_openmp(find_openmp(runtime)),
+        check_compiler(find_cxx()),
+        check_headers(find_headers(runtime)),
+        check_huge_pages(system.huge_pages),
+    ]
+
+
+def _system_checks(system: System, machine: Machine) -> list[Check]:
+    return [
+        check_open_files(system.limit_open_files),
+        check_processes(system.limit_processes),
+        check_memory(machine.cpu.total_bytes, system.memory_bytes),
+        check_overcommit(system.overcommit, system.swap_bytes),
+        check_clock(system.is_clock_synchronised, system.now_s),
+    ]
 
 
 def check_runtime(runtime: Runtime | None) -> Check:
@@ -54,7 +102,7 @@ def check_runtime(runtime: Runtime | None) -> Check:
 
 
 def check_isolation(isolation: Isolation) -> Check:
-    """Not well only when engines can reach a network."""
+    """Not well only when engines can reach a network; they run all the same."""
     found = {
         "full": "engines have no network and a process namespace of their own",
         "network": "engines have no network, but share our process namespace",
@@ -63,7 +111,7 @@ def check_isolation(isolation: Isolation) -> Check:
     if isolation.problem is None:
         return Check("isolation", True, found, None)
     cure = f"let this user make namespaces: {isolation.problem}"
-    return Check("isolation", isolation.level != "off", found, cure)
+    return Check("isolation", isolation.level != "off", found, cure, is_needed=False)
 
 
 def check_allocator(place: Path | None) -> Check:
@@ -71,7 +119,7 @@ def check_allocator(place: Path | None) -> Check:
     if place is not None:
         return Check("tcmalloc", True, str(place), None)
     gain = "with it one stream is about 1.15 × and a long prompt about 1.1 × faster"
-    return Check("tcmalloc", False, f"none ({gain})", "apt install libtcmalloc-minimal4")
+    return Check("tcmalloc", False, f"none ({gain})", "apt install libtcmalloc-minimal4", False)
 
 
 def check_openmp(place: Path | None) -> Check:
@@ -79,22 +127,41 @@ def check_openmp(place: Path | None) -> Check:
     if place is not None:
         return Check("libiomp5", True, str(place), None)
     cure = "pip install intel-openmp into the runtime, or inhouse engine install"
-    return Check("libiomp5", False, "none (vLLM's threads wait and wake slower)", cure)
+    return Check("libiomp5", False, "none (vLLM's threads wait and wake slower)", cure, False)
 
 
-def check_compiler(place: str | None) -> Check:
-    """What compiling a model takes; 50 against 37 tokens/s on one stream were measured."""
+def check_compiler(place: str | None, device: str = "cpu") -> Check:
+    """What compiling a model takes: 50 against 37 tokens/s on one stream were measured on a CPU.
+    With CUDA triton needs it to load any kernel."""
     if place is not None:
         return Check("C++ compiler", True, place, None)
     gain = "compiled models decode about 1.4 × faster on a CPU"
-    return Check("C++ compiler", False, f"none ({gain})", "apt install g++")
+    found = "none" if device == "cuda" else f"none ({gain})"
+    return Check("C++ compiler", False, found, "apt install g++", is_needed=device == "cuda")
 
 
-def check_shm(total_bytes: int) -> Check:
-    """Without a PID namespace engines share the /dev/shm that is there."""
-    is_ok = total_bytes >= _ENOUGH_SHM_BYTES
-    cure = None if is_ok else "a larger /dev/shm (Docker: --shm-size=2g)"
-    return Check("shared memory", is_ok, show_bytes(total_bytes), cure)
+def check_headers(place: Path | None, device: str = "cpu") -> Check:
+    """Python's own, for what is compiled: triton's loader, inductor's programs."""
+    if place is not None:
+        return Check("Python headers", True, str(place), None)
+    found = "none (Python.h)"
+    return Check("Python headers", False, found, "apt install python3-dev", device == "cuda")
+
+
+def find_headers(runtime: Runtime) -> Path | None:
+    """Where Python.h of the runtime's Python is."""
+    prefix = runtime.python.resolve().parent.parent
+    return next(iter(sorted(prefix.glob("include/python3*/Python.h"))), None)
+
+
+def check_orphans(orphans: tuple[Orphan, ...]) -> Check:
+    """Processes of engines of ours whose guard is gone."""
+    if not orphans:
+        return Check("orphans", True, "no engine has left a process behind", None)
+    pids = ", ".join(str(orphan.pid) for orphan in orphans)
+    size = show_bytes(sum(orphan.rss_bytes for orphan in orphans))
+    found = f"engines that were killed have left processes behind: {pids} ({size})"
+    return Check("orphans", False, found, f"the next inhouse serve ends them; or kill -9 {pids}")
 
 
 def check_sockets(run_dir: Path) -> Check:
@@ -104,11 +171,3 @@ def check_sockets(run_dir: Path) -> Check:
     cure = None if is_ok else "a shorter paths.run (INHOUSE_RUN)"
     found = f"paths of {size} of at most {LONGEST_SOCKET_PATH_BYTES} bytes"
     return Check("engine sockets", is_ok, found, cure)
-
-
-def check_open_files(limit: int) -> Check:
-    """`limit`: the hard limit of this process, to which vLLM raises its own."""
-    is_ok = limit == resource.RLIM_INFINITY or limit >= _ENOUGH_OPEN_FILES
-    cure = None if is_ok else f"ulimit -n {_ENOUGH_OPEN_FILES} (systemd: LimitNOFILE=)"
-    found = "unlimited" if limit == resource.RLIM_INFINITY else f"at most {limit}"
-    return Check("open files", is_ok, found, cure)

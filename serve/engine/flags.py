@@ -6,7 +6,7 @@ from serve.errors import SettingsError
 
 Flags = dict[str, tuple[str, ...]]
 
-# What an operator may not pass through `engine.args`, and what to use instead.
+# What an operator may not pass through `engine.args`, and why.
 _GATEWAY = "the gateway is the only door to an engine"
 _PLAN = "the plan decides it"
 _CODE = "it runs code of others inside the engine"
@@ -23,6 +23,7 @@ _REFUSED = {
     "allowed-origins": _GATEWAY,
     "grpc": _GATEWAY,
     "grpc-port": _GATEWAY,
+    "data-parallel-size": "start more replicas instead",
     "api-server-count": "start more replicas instead",
     "headless": "start more replicas instead",
     "enable-log-requests": "no text of prompts or answers is logged",
@@ -40,12 +41,32 @@ _REFUSED = {
     "kv-cache-memory-bytes": _PLAN,
     "gpu-memory-utilization": _PLAN,
     "tensor-parallel-size": _PLAN,
+    "pipeline-parallel-size": _PLAN,
+    "decode-context-parallel-size": _PLAN,
+    "enable-expert-parallel": _PLAN,
+    "max-num-batched-tokens": _PLAN,
+    "max-num-seqs": _PLAN,
+    "kv-cache-dtype": _PLAN,
+    "dtype": _PLAN,
+    "block-size": _PLAN,
+    "num-gpu-blocks-override": _PLAN,
     "hf-token": "engines have no network",
 }
 _REASONS = tuple(_REFUSED.values())
 # A flag of its own, although it is how another one begins.
 _ALLOWED = ("reasoning-parser",)
-_INSTEAD = {"max-model-len": "engine.context", "kv-cache-memory-bytes": "engine.kv_cache"}
+# Refused flag → the setting that says it.
+INSTEAD = {
+    "max-model-len": "engine.context",
+    "kv-cache-memory-bytes": "engine.kv_cache",
+    "gpu-memory-utilization": "engine.gpu_memory_utilization",
+    "tensor-parallel-size": "engine.tensor_parallel",
+    "pipeline-parallel-size": "engine.pipeline_parallel",
+    "max-num-batched-tokens": "engine.max_num_batched_tokens",
+    "max-num-seqs": "engine.max_num_seqs",
+    "kv-cache-dtype": "engine.kv_dtype",
+    "dtype": "engine.dtype",
+}
 
 
 def parse(words: Sequence[str]) -> Flags:
@@ -97,8 +118,9 @@ def from_spec(pairs: Iterable[tuple[str, str | int | float | bool]]) -> Flags:
     SettingsError for flags that run code of others: an entry approves that by `remote_code` only.
     """
     flags: Flags = {}
-    for name, value in pairs:
-        _check(_normal(name), (_CODE,))
+    for written, value in pairs:
+        name = _normal(written)
+        _check(name, (_CODE,))
         if isinstance(value, bool):
             flags[name if value else f"no-{name}"] = ()
         else:
@@ -133,7 +155,7 @@ def _check(name: str, reasons: Sequence[str] = _REASONS) -> None:
         return
     for refused, reason in _REFUSED.items():
         if refused.startswith(plain) and reason in reasons:
-            raise _refusal(f"--{name}", reason, _INSTEAD.get(refused))
+            raise _refusal(f"--{name}", reason, INSTEAD.get(refused))
 
 
 def _refusal(word: str, reason: str, instead: str | None = None) -> SettingsError:

@@ -9,14 +9,19 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from serve.engine.guarding import Guard
+from serve.engine.measured import measure, to_profile
 from serve.engine.probe import Probe
-from serve.engine.triage import find_cause
+from serve.engine.triage import find_cause, has_given_up
 from serve.errors import EngineDied, StartFailed, StartTimedOut
 from serve.log import fields
 from serve.plan import Plan
+from serve.profiles import Profile
 
 _RECORD_FILE = "engine.json"
-_LOG_TAIL_BYTES = 256 * 1024
+# Eight workers write eight tracebacks; the first one counts.
+_LOG_TAIL_BYTES = 1024 * 1024
+# How often a log is read for words of failure, and how long its engine may take to leave then.
+_LOOK_S, _LAST_WORDS_S = 2.0, 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +69,13 @@ class Engine:
         """When nothing of it is left: None if it was stopped, else how it died."""
         return await asyncio.shield(self._life)
 
+    async def profile(self) -> Profile | None:
+        """What this launch took, as the engine itself measured it; None: its plan has no key."""
+        if self.plan.key is None:
+            return None
+        measured = await measure(self.socket, self.log_path)
+        return to_profile(measured, self.plan.key, self.plan, self.started_at, self.ready_after_s)
+
     async def stop(self, grace_s: float) -> None:
         """Let it end by itself for `grace_s`, then make it; returns when nothing of it is left."""
         self._is_stopped = True
@@ -89,28 +101,38 @@ class Engine:
 async def until_ready(guard: Guard, model: str, log_path: Path, timeout_s: float) -> None:
     """Return when `guard`'s engine serves `model`.
 
-    Raises StartFailed (with the root cause from its log) and StartTimedOut; nothing of it is left
-    then, nor when the caller is cancelled.
+    Raises StartFailed (with the root cause from its log; also of one that has failed and hangs)
+    and StartTimedOut; nothing of it is left then, nor when the caller is cancelled.
     """
     probe = Probe(guard.socket)
     gone = asyncio.create_task(guard.gone())
     ready = asyncio.create_task(probe.until_ready(model))
+    stuck = asyncio.create_task(_given_up(log_path, min(_LAST_WORDS_S, timeout_s / 4)))
     try:
         done, _ = await asyncio.wait(
-            {gone, ready}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            {gone, ready, stuck}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
         )
-        if gone in done:
-            cause, remedy = find_cause(tail(log_path))
-            raise StartFailed(model, cause, str(log_path), gone.result(), remedy)
+        if ready not in done and done:
+            code = gone.result() if gone in done else None
+            found = find_cause(tail(log_path), code)
+            raise StartFailed(model, found.cause, str(log_path), code, found.remedy, found.facts)
         if not done:
             raise StartTimedOut(model, timeout_s, str(log_path))
     except BaseException:
         await guard.end()
         raise
     finally:
-        ready.cancel()
-        gone.cancel()
+        for task in (ready, gone, stuck):
+            task.cancel()
         await probe.close()
+
+
+async def _given_up(log_path: Path, patience_s: float) -> None:
+    """Return when the engine has said that it cannot start, and had time to leave: some stay, with
+    all their memory, and answer nobody."""
+    while not has_given_up(tail(log_path)):
+        await asyncio.sleep(_LOOK_S)
+    await asyncio.sleep(patience_s)
 
 
 def write_record(record: Record, folder: Path) -> None:
@@ -129,7 +151,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def tail(log_path: Path) -> str:
-    """The last 256 KiB of a log; empty when it cannot be read."""
+    """The last MiB of a log; empty when it cannot be read."""
     try:
         with log_path.open("rb") as file:
             file.seek(max(0, log_path.stat().st_size - _LOG_TAIL_BYTES))

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +19,15 @@ from serve.engine.compiling import Compiler, Rehearsal
 from serve.engine.guarding import Guard, Orders, engines_folder, new_folder
 from serve.engine.isolation import Isolation, find_isolation
 from serve.engine.life import Engine, Record, read_record, until_ready, write_record
+from serve.engine.measured import measured_in, to_profile
+from serve.engine.orphans import MARKER, Home, end_orphans, strangers
 from serve.engine.runtime import Runtime
 from serve.engine.spares import Spares
 from serve.errors import NotWritable, StartFailed
+from serve.hardware import Gpu
 from serve.log import fields
 from serve.plan import Plan
+from serve.profiles import Profile
 from serve.shipped import shipped
 
 _LOGS_KEPT = 5  # per replica
@@ -104,6 +108,10 @@ class EnginePool:
         self._drop_host_logs()
 
     @property
+    def _home(self) -> Home:
+        return Home(self._config.run_dir.resolve(), self._config.log_dir.resolve())
+
+    @property
     def isolation(self) -> Isolation:
         """What engines of this pool are kept from."""
         return self._isolation
@@ -138,11 +146,25 @@ class EnginePool:
             self._compiler.prepare_later(plan)
         return engine
 
+    def failed_profile(self, plan: Plan, error: StartFailed) -> Profile | None:
+        """What a start that failed has measured before; None: nothing that helps a plan."""
+        found = measured_in(Path(error.log_path))
+        profile = to_profile(found, plan.key, plan, time.time(), None) if plan.key else None
+        return profile if profile is not None and profile.available_kv_bytes is not None else None
+
     async def adopt(self) -> tuple[Engine, ...]:
-        """The ready engines that a supervisor before us left behind; all else of it is ended."""
+        """The ready engines that a supervisor before us left behind; all else of it is ended, and
+        what is left of engines whose guard was killed."""
         folders = sorted(engines_folder(self._config.run_dir).iterdir())
         engines = await asyncio.gather(*(self._adopt(folder) for folder in folders))
+        for orphan in await end_orphans(self._home):
+            facts = fields(pid=orphan.pid, command=orphan.command, bytes=orphan.rss_bytes)
+            _log.warning("ended a process that an engine of ours had left behind %s", facts)
         return tuple(engine for engine in engines if engine is not None)
+
+    def strangers(self, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+        """Who else holds memory of these cards, one sentence each."""
+        return strangers(gpus, self._home)
 
     async def _adopt(self, folder: Path) -> Engine | None:
         record = read_record(folder)
@@ -209,7 +231,8 @@ class EnginePool:
                 log_path=self._host_log(folder),
                 namespaces=self._isolation.namespaces,
                 argv=argv,
-                env=host_env(config.runtime, config.cache_dir, config.environ),
+                env=host_env(config.runtime, config.cache_dir, config.environ)
+                | {MARKER: str(folder)},
                 grace_s=config.grace_s,
                 is_background=is_background,
             )

@@ -46,9 +46,20 @@ def may_take_over(survivor: Plan, subject: Subject, wishes: Wishes) -> bool:
     operator's wishes allow. Free memory may have changed since; the plan made then still holds.
     """
     longest = subject.spec.context_tokens
+    wished_and_had = (
+        (wishes.kv_cache_bytes, survivor.kv_cache_bytes),
+        (wishes.dtype, survivor.dtype),
+        (wishes.kv_dtype, survivor.kv_dtype),
+        (wishes.tensor_parallel, survivor.tensor_parallel),
+        (wishes.pipeline_parallel, survivor.pipeline_parallel),
+        (wishes.gpu_memory_utilization, survivor.gpu_memory_utilization),
+        (wishes.max_num_batched_tokens, survivor.max_num_batched_tokens),
+        (wishes.max_num_seqs, survivor.max_num_seqs),
+    )
     return (
         survivor.subject == subject
         and wishes.device in ("auto", survivor.device)
         and survivor.context_tokens == min(wishes.context_tokens or longest, longest)
-        and wishes.kv_cache_bytes in (None, survivor.kv_cache_bytes)
+        and all(wished in (None, had) for wished, had in wished_and_had)
+        and (wishes.concurrency or 0) <= survivor.max_concurrency
     )

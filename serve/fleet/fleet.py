@@ -3,30 +3,41 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from serve.catalog import Catalog, ModelSpec
 from serve.engine import Engine, EnginePool
-from serve.errors import ModelNotServed, ShuttingDown
+from serve.errors import DoesNotFit, ModelNotServed, ShuttingDown, StartFailed
+from serve.fleet.calibration import Calibration
+from serve.fleet.curing import Curing
 from serve.fleet.decide import may_take_over
 from serve.fleet.keeper import Keeper, ModelStatus
+from serve.fleet.neighbours import naming_strangers
 from serve.fleet.notes import Notes
+from serve.geometry import read_geometry
 from serve.hardware import Machine
 from serve.log import fields
 from serve.plan import Plan, Subject, Wishes, make_plan
+from serve.profiles import Lessons, ProfileBook
 from serve.roster import Roster
-from serve.store import Store
+from serve.store import Store, Weights
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetConfig:
-    """`key_digests`: SHA-256 (hex) of the keys that may enter. `drain_s`: see `Fleet.unload`."""
+    """`key_digests`: SHA-256 (hex) of the keys that may enter. `drain_s`: see `Fleet.unload`.
+    `book`: where measurements are kept, None: nowhere. `engine_args`: the operator's own flags,
+    under which they were taken. `lessons`: what failed starts have taught."""
 
     wishes: Wishes
     key_digests: frozenset[str]
     drain_s: float
+    book: ProfileBook | None = None
+    engine_args: tuple[str, ...] = ()
+    lessons: Lessons = field(default_factory=lambda: Lessons(None))
 
 
 class Fleet:
@@ -45,6 +56,8 @@ class Fleet:
         self._store = store
         self._pool = pool
         self._read_machine = read_machine
+        self._calibration = Calibration(config.book, config.engine_args)
+        self._curing = Curing(config.wishes, config.lessons)
         self._keepers: dict[str, Keeper] = {}
         self._survivors: dict[str, Engine] = {}
         # Two engines that measure free memory at the same moment both take it (vLLM's own
@@ -138,13 +151,34 @@ class Fleet:
             weights = await asyncio.to_thread(self._store.ready, spec)
             if weights.view != plan.subject.path:
                 plan = await prepare()  # other weights by now: some were gone and fetched anew
+
+            async def replan(wishes: Wishes) -> Plan:
+                return await asyncio.to_thread(self._planned, plan.subject, weights, wishes)
+
             async with self._starting:
-                return await self._pool.start(plan, f"{spec.name}-0")
+                return await self._curing.start(
+                    partial(self._begin, f"{spec.name}-0"), plan, replan
+                )
 
         keeper = Keeper(spec, prepare, start, self._publish)
         self._keepers[spec.name] = keeper
         self._publish()
         return keeper
+
+    async def _begin(self, replica: str, plan: Plan) -> Engine:
+        """One start, and what it measured is kept for the next plan."""
+        try:
+            engine = await self._pool.start(plan, replica)
+        except StartFailed as error:
+            is_wished = self._config.wishes.kv_cache_bytes is not None
+            anew = None if is_wished else await self._calibration.doubt(plan, error)
+            if anew is None:
+                await self._calibration.keep_failure(self._pool, plan, error)
+                machine = await asyncio.to_thread(self._read_machine)
+                raise naming_strangers(error, self._pool.strangers(machine.gpus)) from error
+            return await self._begin(replica, anew)
+        await self._calibration.keep(engine)
+        return engine
 
     def _plan(self, spec: ModelSpec) -> Plan:
         weights = self._store.ready(spec, Notes(spec.name))
@@ -153,11 +187,19 @@ class Fleet:
         if survivor is not None and may_take_over(survivor.plan, subject, self._config.wishes):
             # Its memory is taken already: planned anew it would seem not to fit.
             return survivor.plan
-        config = self._store.config(weights)
-        plan = make_plan(subject, config, self._read_machine(), self._config.wishes)
+        plan = self._curing.plan(partial(self._planned, subject, weights))
         if plan.note is not None:
             logger.warning("planned %s", fields(model=spec.name, note=plan.note))
         return plan
+
+    def _planned(self, subject: Subject, weights: Weights, wishes: Wishes) -> Plan:
+        geometry = read_geometry(self._store.config(weights), self._store.tensors(weights))
+        find = self._calibration.finder(subject.spec)
+        machine = self._read_machine()
+        try:
+            return make_plan(subject, geometry, machine, wishes, find)
+        except DoesNotFit as error:
+            raise naming_strangers(error, self._pool.strangers(machine.gpus)) from error
 
     async def _end(self, keeper: Keeper, grace_s: float) -> None:
         self._keepers.pop(keeper.spec.name, None)

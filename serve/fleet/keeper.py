@@ -36,7 +36,8 @@ _NO_CURE_IN_TIME = (WeightsDamaged, UnsafeWeights, NotAllowed, LockMismatch)
 class ModelStatus:
     """One model of the fleet, as `ps` shows it. Times are unix seconds, sizes tokens.
 
-    `problem`: the last thing that went wrong, as `errors.to_wire` writes it.
+    `problem`: the last thing that went wrong, as `errors.to_wire` writes it. `note`: what the
+    operator should know of the plan, a context that was shortened for instance.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelStatus:
     started_at: float | None = None
     restarts: int = 0
     problem: dict[str, Any] | None = None
+    note: str | None = None
 
 
 class Keeper:
@@ -123,6 +125,8 @@ class Keeper:
         while True:
             problem = await self._one_life(plan)
             deaths_s.append(time.monotonic())
+            if self._engine is not None:
+                plan = self._engine.plan  # it may have become another one while it started
             self._engine = None
             if isinstance(problem, _NO_CURE_IN_TIME):
                 self._tell("quarantined", problem)
@@ -150,7 +154,7 @@ class Keeper:
             self.status, pid=engine.pid, socket=str(engine.socket), log_path=str(engine.log_path),
             mode=engine.mode, isolation=engine.isolation, ready_after_s=engine.ready_after_s,
             started_at=engine.started_at, context_tokens=engine.plan.context_tokens,
-            kv_tokens=engine.plan.kv_tokens,
+            kv_tokens=engine.plan.kv_tokens, note=engine.plan.note,
         )  # fmt: skip
         self._tell("ready", None)
         self._settled.set()

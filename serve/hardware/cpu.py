@@ -4,10 +4,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve.hardware.machine import Cpu
+from serve.hardware.machine import Cpu, Isa
 
 # cgroup v1 writes "no limit" as the largest multiple of a page (LONG_MAX rounded down).
 NO_LIMIT = 1 << 62
+# What vLLM's kernels for processors tell apart → the kernel's flags, all of which are needed.
+_ISAS: dict[Isa, frozenset[str]] = {
+    "AVX2": frozenset({"avx2"}),
+    "AVX-512": frozenset({"avx512f", "avx512bw", "avx512vl"}),
+    "AVX-512 BF16": frozenset({"avx512_bf16"}),
+    "AMX BF16": frozenset({"amx_tile", "amx_bf16"}),
+    "AMX INT8": frozenset({"amx_tile", "amx_int8"}),
+    "NEON": frozenset({"asimd"}),
+    "SVE": frozenset({"sve"}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +83,16 @@ def interpret_cpu(seen: SeenCpu) -> Cpu:
         total, free = min(total, limit), min(free, max(0, limit - used))
     # With one node the machine's own figures are the node's, and better: they know the watermarks.
     frees = [free for _, free in placed if free is not None and len(seen.nodes) > 1]
+    flags = frozenset((_field(seen.cpuinfo, "flags") or _field(seen.cpuinfo, "Features")).split())
     return Cpu(
         name=_field(seen.cpuinfo, "model name") or "unknown processor",
         cores=tuple(core for on_node, _ in placed for core in on_node),
         nodes=tuple(tuple(on_node) for on_node, _ in placed),
-        flags=frozenset(
-            (_field(seen.cpuinfo, "flags") or _field(seen.cpuinfo, "Features")).split()
-        ),
+        flags=flags,
         total_bytes=total,
         free_bytes=free,
         node_free_bytes=tuple(frees) if len(frees) == len(placed) else (),
+        isa=tuple(isa for isa, needed in _ISAS.items() if needed <= flags),
     )
 
 

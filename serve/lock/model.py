@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from serve.sources import Kind
 
+FORMAT = 1  # of the file
+
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:

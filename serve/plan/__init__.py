@@ -1,6 +1,9 @@
-"""Pure arithmetic: does it fit, where, and with which limits. No I/O, no clock, no logging."""
+"""Does it fit, where, with which limits, and if not: what would help. No I/O, no clock, no log.
 
-from serve.plan.plan import Plan, Subject, Wishes
-from serve.plan.planner import make_plan
+In: a geometry, a machine, wishes. Out: a `Plan` to start, or a `Verdict` to read.
+"""
 
-__all__ = ["Plan", "Subject", "Wishes", "make_plan"]
+from serve.plan.plan import Plan, Subject, Verdict, Wishes
+from serve.plan.planner import judge, make_plan
+
+__all__ = ["Plan", "Subject", "Verdict", "Wishes", "judge", "make_plan"]

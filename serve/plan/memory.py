@@ -1,122 +1,66 @@
-"""Every memory constant and formula of the planner, each with its source. All sizes in bytes.
+"""Every memory constant of the planner, each with its source. All sizes in bytes.
 
-"Measured" means start-up logs of vLLM on real cards; the rest is read in vLLM 0.32's source, or
-marked as an estimate. vLLM charges its budget (utilization x total memory) with weights, the peak
-of a profiling run, workspaces and CUDA graphs; what is left becomes KV cache
-(v1/worker/gpu_worker.py, determine_available_memory).
+vLLM charges its budget (utilization × total memory) with weights, the peak of a profiling run, what
+torch does not see, and CUDA graphs; what is left becomes KV cache (v1/worker/gpu_worker.py,
+determine_available_memory). "Logs" are start-up logs of vLLM 0.8 to 0.31 that people have
+published, on A100, H100, H200, B200, L40S and RTX cards; docs/plan-accuracy.md shows how the sums
+meet them. An interval is a pair of factors: what is measured lies between.
 """
-
-from dataclasses import dataclass
-from math import ceil
-
-from serve.plan.geometry import Geometry
 
 GIB = 2**30
 
-# vLLM config/cache.py: gpu_memory_utilization, a share of the card's total, not of its free memory.
-DEFAULT_UTILIZATION = 0.92
-# The CUDA context is made before vLLM measures, so it lowers what is free but is not charged. About
-# 0.5 GiB; some is left over for what other processes do meanwhile (estimate).
+# The CUDA context is made before vLLM measures, so it lowers what is free but is not charged. Logs:
+# 0.2 GiB on an L4, 0.4 to 0.6 on A100, H100 and H200.
 CUDA_CONTEXT_BYTES = 6 * GIB // 10
-# NCCL's buffers, made before the measurement too, with more than one card (estimate).
+# NCCL's buffers, made before the measurement too, with more than one card. Logs: 0.1 GiB with 2
+# ranks, 0.5 with 4 (2.0 on a B200).
 NCCL_BYTES = GIB // 2
-# CUDA graphs at the default capture sizes: measured 0.1 to 1.0 GiB on an H100 (vLLM 0.11).
-CUDA_GRAPH_BYTES = GIB
-# Non-torch memory (measured 0.13 to 0.21 GiB) and the attention backend's workspace (FlashInfer
-# asks for 394 MiB).
-WORKSPACE_BYTES = 6 * GIB // 10
-# Shards are even to 1 or 2 %: norms and routers are on every rank, vocabularies are padded.
-SHARD_UNEVENNESS = 1.02
-# Bytes per vocabulary entry and sequence of the sampler's warm-up: a fit to measured peaks on an
-# H100 with 1024 sequences: 4.76 GiB at 128,256 entries, 5.56 at 151,936, 7.38 at 201,088.
-SAMPLER_BYTES_PER_LOGIT = 39
+
+# Bytes per vocabulary entry and sequence at the peak of the sampler's dummy run, since when. The
+# first model runner sorted all logits: fitted to peaks on an H100 with 1024 sequences, of 4.76 GiB
+# with 128,256 entries, 5.56 with 151,936 and 7.38 with 201,088 (vLLM 0.11). Since 0.17 it masks
+# them in place (bf16 and fp32 logits, probabilities, noise, FlashInfer's copies: 14 to 18 in the
+# source; two logs say 15 and 21). The second runner samples in one kernel, and its dummy requests
+# set no top-k or top-p: bf16 logits remain, with several ranks a part of them, all gathered, and
+# put in order.
+SAMPLER_FIRST_RUNNER = (((0, 17), 16, (0.85, 1.35)), ((0, 0), 38.6, (0.95, 1.08)))
+SAMPLER_SECOND_RUNNER = (2, (0.9, 1.6))
+SAMPLER_SECOND_RUNNER_GATHERED = (5, (0.5, 1.2))
+# The second runner is for all models since 0.29; since 0.25 for those without experts and without
+# linear attention (config/vllm.py, use_v2_model_runner). It weighs its CUDA graphs since 0.29.
+SECOND_RUNNER_FOR_ALL = (0, 29)
+SECOND_RUNNER_FOR_PLAIN = (0, 25)
+# The forward pass: 0.25 GiB in a log of Qwen2.5-0.5B with 8,192 tokens, which the formula gives.
+FORWARD_INTERVAL = (0.7, 1.5)
+# CUDA graphs as vLLM weighs them before it captures them: it multiplies the second largest graph by
+# the number of graphs, which comes to two or three times what they take (vllm-project/vllm#45178).
+# Fitted to logs: 0.26 to 0.6 GiB with 1 to 5 graphs, 0.4 to 1.2 (mostly 0.5) with 35 or 51 and
+# dense models of 28 to 36 layers, 5.0 with 51 and 78 layers with experts.
+GRAPH_FIXED_BYTES = 3 * GIB // 10
+GRAPH_LAYER_BYTES = 2**18  # per layer and graph
+GRAPH_EXPERT_LAYER_BYTES = 13 * 2**20 // 10  # of a layer with experts
+GRAPH_INTERVAL = (0.5, 2.2)
+# What torch does not see, and what stays allocated after the profiling run. Logs: 0.07 to 0.16 GiB
+# before 0.12, 0.26 to 0.3 in 0.28 to 0.31 on one card.
+OTHER_BYTES = 13 * GIB // 100
+OTHER_NOW_BYTES = 27 * GIB // 100
+OTHER_NOW_SINCE = (0, 12)
+# On top between cards with NVLink: buffers of the all-reduce kernels. Logs: 0.95 to 1.4 GiB in all
+# with 2 and 4 ranks; 0.21 in all where there is PCIe only.
+OTHER_LINKED_BYTES = 8 * GIB // 10
+# On top on cards of compute capability 10: FlashInfer's workspace.
+OTHER_FLASHINFER_BYTES = 394 * 2**20
+# On top where the GPU shares its memory with the CPU: what the rest of the machine took meanwhile
+# counts as ours. Logs of a GB10: 2.2 to 5.7 GiB in all.
+OTHER_UNIFIED_BYTES = 7 * GIB // 2
+OTHER_INTERVAL = (0.5, 2.0)
 
 # On a CPU: API server, engine core and worker with all their imports take 2.2 to 2.5 GiB (measured,
 # vLLM 0.32), and oneDNN keeps some weights in a second layout (estimate).
 CPU_ENGINE_BYTES = 5 * GIB // 2
+CPU_ENGINE_INTERVAL = (22 * GIB // 10, 28 * GIB // 10)
 CPU_WEIGHTS_FACTOR = 1.1
 # The KV cache of a CPU takes at most this share of the free memory and room for so many requests of
 # full length: the machine is seldom ours alone, and two models may be wanted (our choice).
 CPU_KV_SHARE = 1 / 3
 CPU_KV_CONTEXTS = 16
-
-# Tokens per block of KV cache (v1/attention/backends; platforms/cpu.py). The CPU's reference MLA
-# backend takes 16, of which 128 is a multiple.
-CUDA_BLOCK_TOKENS = 16
-CPU_BLOCK_TOKENS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class KvCache:
-    """Arithmetic on the KV cache of one device, in blocks, as v1/core/kv_cache_utils.py does it.
-
-    All layers are counted as full attention: for sliding windows and linear attention the result is
-    too high, never too low.
-    """
-
-    bytes_per_token: int
-    block_tokens: int
-
-    @property
-    def block_bytes(self) -> int:
-        return self.bytes_per_token * self.block_tokens
-
-    def bytes_for(self, context_tokens: int) -> int:
-        """What one request of this length needs, with the null block that vLLM keeps for itself."""
-        return (ceil(context_tokens / self.block_tokens) + 1) * self.block_bytes
-
-    def longest_context(self, size_bytes: int) -> int:
-        """The longest request that this many bytes hold, in tokens; 0 if none."""
-        return max(0, size_bytes // self.block_bytes - 1) * self.block_tokens
-
-    def whole_blocks(self, size_bytes: int) -> int:
-        """The largest size in whole blocks that is not above this one."""
-        return max(0, size_bytes) // self.block_bytes * self.block_bytes
-
-    def tokens_in(self, size_bytes: int, context_tokens: int) -> int:
-        """The figure that vLLM logs as "KV cache size": concurrency x context length."""
-        per_request = ceil(context_tokens / self.block_tokens)
-        return size_bytes // self.block_bytes * context_tokens // per_request
-
-
-def batch_limits(total_bytes: int, name: str) -> tuple[int, int]:
-    """(max_num_batched_tokens, max_num_seqs) that vLLM's server takes on this card by default.
-
-    Source: engine/arg_utils.py, get_batch_defaults.
-    """
-    if total_bytes >= 160 * GIB:
-        return 16384, 1024
-    if total_bytes >= 70 * GIB and "a100" not in name.lower():
-        return 8192, 1024
-    return 2048, 256
-
-
-def weights_bytes_per_rank(geometry: Geometry, on_disk_bytes: int, tensor_parallel: int) -> int:
-    """What the weights take on one card.
-
-    The sum of the files, cut; the rope cache (max_position x rotary_dim x 2 B: 14.957 GiB of
-    Llama-3.1-8B become 14.989 in vLLM's log); and for MLA the absorbed copies of W_UK and W_UV.
-    """
-    evenness = SHARD_UNEVENNESS if tensor_parallel > 1 else 1.0
-    rope_cache = (geometry.max_position or 0) * geometry.rotary_dim * 2
-    absorbed = 0
-    if geometry.mla is not None:
-        mla = geometry.mla
-        width = mla.nope_dim + mla.value_dim
-        absorbed = geometry.layers * geometry.heads * width * mla.kv_lora_rank * 2
-    return (
-        ceil(on_disk_bytes * evenness / tensor_parallel) + rope_cache + absorbed // tensor_parallel
-    )
-
-
-def activation_bytes(geometry: Geometry, batch: tuple[int, int], tensor_parallel: int) -> int:
-    """The peak above the weights in vLLM's profiling run: forward pass or sampler, the larger one.
-
-    `batch`: (tokens, sequences). The forward pass is an estimate: two residual streams, gate, up
-    and their product, and q, k, v, in 16 bit.
-    """
-    tokens, sequences = batch
-    inner = 3 * max(geometry.sharded_widths, default=0)
-    qkv = (geometry.heads + 2 * geometry.kv_heads) * geometry.head_dim
-    forward = tokens * (2 * geometry.hidden + (inner + qkv) // tensor_parallel) * 2
-    return max(forward, SAMPLER_BYTES_PER_LOGIT * geometry.vocab * sequences)

@@ -15,10 +15,11 @@ from serve.store.paths import check_names, is_safe_path, shown
 from serve.store.safetensors import check_file
 
 INDEX = "model.safetensors.index.json"
+PACKING = "hf_quant_config.json"
 _SETTINGS = frozenset(
     {"config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"}
     | {"video_preprocessor_config.json", "quantize_config.json", "quant_config.json"}
-    | {"quantization_config.json", "hf_quant_config.json", INDEX}
+    | {"quantization_config.json", PACKING, INDEX}
 )
 _TOKENIZER = frozenset(
     {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}

@@ -43,6 +43,7 @@ logging.getLogger("huggingface_hub").handlers.clear()
 
 _TIMEOUT_S = 10
 _RETRIES = 2
+_MOST_REDIRECTS = 5
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _RANGE = re.compile(r"bytes (\d+)-")
 _MAY_PASS = (408, 429)  # and all from 500 on
@@ -93,6 +94,32 @@ class Hub:
         if _COMMIT.fullmatch(self._revision) and listed.sha != self._revision:
             raise HashMismatch(f"the commit of {self.repo}", self._revision, listed.sha)
         return listed.sha, {one.rfilename: self._file(one) for one in listed.siblings}
+
+    def piece(self, commit: str, path: str, begin: int, n_bytes: int) -> bytes:
+        """So many bytes of one file, or what it has of them. One request, and a redirect's."""
+        url = hf_hub_url(self.repo, path, revision=commit, endpoint=self.endpoint)
+        wanted = {"Range": f"bytes={begin}-{begin + n_bytes - 1}", "Accept-Encoding": "identity"}
+        with self.errors():
+            for _ in range(_MOST_REDIRECTS):
+                headers = self.headers_for(url) | wanted
+                with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as reply:
+                    if not reply.has_redirect_location:
+                        return self._piece_of(reply, begin, n_bytes)
+                    url = str(reply.next_request.url) if reply.next_request else url
+        raise SourceUnreachable(self.endpoint, "it sends us in a circle")
+
+    def _piece_of(self, reply: httpx2.Response, begin: int, n_bytes: int) -> bytes:
+        if reply.is_error:
+            reply.read()
+        hf_raise_for_status(reply)
+        if _begin_of(reply) != begin:
+            raise SourceUnreachable(self.endpoint, "it cannot send a part of a file")
+        pieces = bytearray()
+        for piece in reply.iter_bytes():
+            pieces += piece
+            if len(pieces) >= n_bytes:  # a server that ignores the range sends all of it
+                break
+        return bytes(pieces[:n_bytes])
 
     def headers_for(self, url: str) -> dict[str, str]:
         """Our headers; the token goes to the endpoint's own origin only."""

@@ -6,25 +6,39 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from serve.catalog import ModelSpec
 from serve.disk import sync, write_atomically
 from serve.log import fields
-from serve.sources import Kind, show_source
+from serve.sources import KINDS, Kind, show_source
 from serve.store.paths import is_safe_path
 
 _log = logging.getLogger(__name__)
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = {"extra": "forbid"}
 _RETIRED = ".leaving"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What pydantic is to ask of a value, said without importing it: a listing does not need it."""
+
+    name: str
+    value: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        return handler(source) | {self.name: self.value}
+
+
+Sha256 = Annotated[str, _Rule("pattern", r"^[0-9a-f]{64}$")]
+_Name = Annotated[
+    str, _Rule("pattern", r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+]  # of content, by a source
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +50,14 @@ class FileRecord:
     Xet), git's blob id of the others; None where the source has none.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     path: str
-    size: Annotated[int, Field(ge=0)]
+    size: Annotated[int, _Rule("ge", 0)]
     sha256: Sha256
     mtime_ns: int
     inode: int | None = None
-    oid: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")] | None = None
+    oid: _Name | None = None
     ctime_ns: int | None = None
 
 
@@ -60,7 +74,7 @@ class Fetched:
 class Damage:
     """Why weights are in quarantine: a file that is not what was verified."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     file: str
     expected: str
@@ -79,14 +93,14 @@ class Manifest:
     weights are in quarantine. Times are in Unix seconds.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     format: Literal[2]
     name: str
     kind: Kind
     source: str
     asked: str
-    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+    revision: _Name
     path: Path
     files: tuple[FileRecord, ...]
     sealed_at: float
@@ -107,9 +121,6 @@ class Manifest:
         return self.kind == "dir" and not self.via
 
 
-_ADAPTER = TypeAdapter(Manifest)
-
-
 def digest_of(files: Iterable[FileRecord]) -> str:
     """The sha256 in hex that stands for exactly these files."""
     lines = (f"{record.sha256} {record.size} {record.path}\n" for record in files)
@@ -128,7 +139,9 @@ def seal(home: Path, manifest: Manifest) -> None:
     """Write the manifest, last of all and in one step: from here on the weights exist."""
     inside = manifest.path.is_relative_to(home)
     stored = replace(manifest, path=manifest.path.relative_to(home)) if inside else manifest
-    write_atomically(_file(home, manifest), _ADAPTER.dump_json(stored, indent=1))
+    from serve.store import seal_form
+
+    write_atomically(_file(home, manifest), seal_form.text_of(stored))
 
 
 def unseal(home: Path, manifest: Manifest) -> None:
@@ -254,11 +267,10 @@ def _file(home: Path, manifest: Manifest) -> Path:
 
 def _read(home: Path, file: Path) -> Manifest | None:
     try:
-        found = _ADAPTER.validate_python(_as_format_2(json.loads(file.read_bytes())))
+        found = _parsed(_as_format_2(json.loads(file.read_bytes())))
     except (OSError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         _log.warning("a manifest cannot be read; its weights count as not pulled: %s",
-                     fields(file=file, reason=reason))  # fmt: skip
+                     fields(file=file, reason=str(error)))  # fmt: skip
         return None
     whole = digest_of(found.files) == found.digest
     if not whole or not all(is_safe_path(record.path) for record in found.files):
@@ -267,6 +279,71 @@ def _read(home: Path, file: Path) -> Manifest | None:
         )
         return None
     return replace(found, path=home / found.path)
+
+
+def _parsed(record: Any) -> Manifest:
+    """ValueError that says what is wrong."""
+    found = _as_written(record)
+    if found is not None:
+        return found
+    # Pydantic, which it needs, takes longer to import than a hundred manifests to be read.
+    from serve.store import seal_form
+
+    return seal_form.parsed(Manifest, record)
+
+
+def _as_written(record: Any) -> Manifest | None:
+    """The manifest of a record that is in all as we write it; None leaves it to pydantic."""
+    try:
+        files = tuple(FileRecord(**file) for file in record["files"])
+        damage = None if record.get("damage") is None else Damage(**record["damage"])
+        changed = {"path": Path(record["path"]), "files": files, "damage": damage}
+        found = Manifest(**(record | changed))
+    except (TypeError, KeyError, AttributeError):
+        return None
+    is_usual = (
+        found.format == 2
+        and type(found.format) is int
+        and found.kind in KINDS
+        and type(record["path"]) is str
+        and _are(str, found.name, found.source, found.asked, found.via, found.license)
+        and _are(str, found.revision, found.digest)
+        and _are(float, found.sealed_at, found.verified_at)
+        and isfinite(found.sealed_at) and isfinite(found.verified_at)
+        and type(found.is_chosen) is bool
+        and _is_name(found.revision) and _is_sha256(found.digest)
+        and all(map(_is_usual_file, files))
+        and (damage is None or _is_usual_damage(damage))
+    )  # fmt: skip
+    return found if is_usual else None
+
+
+def _is_usual_file(file: FileRecord) -> bool:
+    return (
+        _are(str, file.path, file.sha256)
+        and _are(int, file.size, file.mtime_ns)
+        and file.size >= 0
+        and _is_sha256(file.sha256)
+        and (file.inode is None or type(file.inode) is int)
+        and (file.ctime_ns is None or type(file.ctime_ns) is int)
+        and (file.oid is None or (type(file.oid) is str and _is_name(file.oid)))
+    )
+
+
+def _is_usual_damage(damage: Damage) -> bool:
+    return _are(str, damage.file, damage.expected, damage.actual) and _are(float, damage.found_at)
+
+
+def _are(kind: type, *values: Any) -> bool:
+    return all(type(value) is kind for value in values)
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")
+
+
+def _is_name(text: str) -> bool:
+    return len(text) in (40, 64) and not text.strip("0123456789abcdef")
 
 
 def _as_format_2(record: Any) -> Any:

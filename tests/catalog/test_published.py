@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from serve.catalog.published import MEANINGS, json_schema
 from serve.catalog.schema import CatalogFile, Defaults, ModelEntry
+from serve.catalog.sound import is_sound
 from serve.catalog.source import read_source
 from tests.house.source import ROOT
 
@@ -40,10 +41,10 @@ def test_the_published_schema_is_the_one_of_the_code() -> None:
     jsonschema.Draft202012Validator.check_schema(PUBLISHED)
 
 
-def test_the_shipped_catalog_is_taken_by_both() -> None:
+def test_the_shipped_catalog_is_taken_by_all() -> None:
     content = read_source(ROOT / "models.yaml").content
     assert list(EDITOR.iter_errors(content)) == []
-    assert we_take(content)
+    assert we_take(content) and is_sound(content)
 
 
 def test_every_key_is_explained() -> None:
@@ -59,6 +60,7 @@ def test_the_pages_examples_are_taken(tmp_path: Path) -> None:
     for example in examples:
         content = as_read(example, tmp_path)
         assert list(EDITOR.iter_errors(content)) == [] and we_take(content), example
+        assert is_sound(content), "taken, but slowly"
 
 
 SHA = "a" * 64
@@ -126,9 +128,10 @@ HOSTILE = [
     ("entry", "is_good"),
     [*((entry, True) for entry in GOOD), *((entry, False) for entry in HOSTILE)],
 )
-def test_both_take_and_refuse_the_same_entries(entry: str, is_good: bool, tmp_path: Path) -> None:
+def test_all_take_and_refuse_the_same_entries(entry: str, is_good: bool, tmp_path: Path) -> None:
     content = as_read(f"models: {{m: {{family: f, {entry}}}}}", tmp_path)
-    assert (EDITOR.is_valid(content), we_take(content)) == (is_good, is_good)
+    taken = (EDITOR.is_valid(content), we_take(content), is_sound(content))
+    assert taken == (is_good, is_good, is_good)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +152,10 @@ def test_both_take_and_refuse_the_same_entries(entry: str, is_good: bool, tmp_pa
         ("{}", True),
     ],
 )
-def test_both_take_and_refuse_the_same_files(text: str, is_good: bool, tmp_path: Path) -> None:
+def test_all_take_and_refuse_the_same_files(text: str, is_good: bool, tmp_path: Path) -> None:
     content = as_read(text, tmp_path)
-    assert (EDITOR.is_valid(content), we_take(content)) == (is_good, is_good)
+    taken = (EDITOR.is_valid(content), we_take(content), is_sound(content))
+    assert taken == (is_good, is_good, is_good)
 
 
 # A number without a fraction is an integer to JSON Schema, not to us; a $ stands before a last line
@@ -176,6 +180,15 @@ VALUES = st.recursive(
 
 @settings(deadline=None, max_examples=400)
 @given(st.dictionaries(st.sampled_from([*MEANINGS, "other"]), VALUES, max_size=5))
-def test_both_agree_on_any_entry(entry: dict[str, Any]) -> None:
+def test_all_agree_on_any_entry(entry: dict[str, Any]) -> None:
     content = {"models": {"m": {"family": "f"} | entry}}
-    assert EDITOR.is_valid(content) == we_take(content), yaml.dump(content)
+    assert EDITOR.is_valid(content) == we_take(content) == is_sound(content), yaml.dump(content)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(["families", "licenses"]), st.dictionaries(
+    st.sampled_from([*MEANINGS, "name", "commercial", "note"]), VALUES, max_size=4
+))  # fmt: skip
+def test_what_is_found_sound_is_taken(part: str, entry: dict[str, Any]) -> None:
+    content = {part: {"m": entry}}
+    assert is_sound(content) == we_take(content), yaml.dump(content)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from serve.cli import main
-from tests.store.models import safetensors
+from tests.fakes.tiny import llama_file
 
 FAKES = Path(__file__).parents[1] / "fakes"
 # Stands for a runtime's Python: says which vLLM it has, and becomes the fake host.
@@ -135,7 +135,7 @@ def _write_weights(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "X"}')
-    (folder / "model.safetensors").write_bytes(safetensors({"w": b"x" * 4096}))
+    (folder / "model.safetensors").write_bytes(llama_file(CONFIG))
 
 
 def _write_catalog(file: Path) -> None:

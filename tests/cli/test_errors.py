@@ -22,6 +22,8 @@ def an(kind: type[errors.InhouseError], is_bare: bool) -> errors.InhouseError:
             facts[field.name] = () if is_bare else ("one", "two")
         elif field.name == "parts":
             facts[field.name] = () if is_bare else (("weights", 2**30),)
+        elif field.name == "cures":
+            facts[field.name] = () if is_bare else (("fewer sequences", "they wait longer"),)
         elif is_bare and type(None) in typing.get_args(hint):
             facts[field.name] = None
         else:

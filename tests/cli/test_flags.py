@@ -1,8 +1,12 @@
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+import typer
+from typer.core import TyperCommand
 
 from serve.cli.flags import flag_name, merged
+from serve.cli.verb import LightCommand
 from serve.errors import SettingsError
 from serve.settings import table
 from tests.cli.conftest import Inhouse
@@ -57,3 +61,48 @@ def test_a_key_is_read_from_a_file_and_never_shown(inhouse: Inhouse, tmp_path: P
     assert "sk-secret" not in repr(settings)
     ran = inhouse("serve", "nothing-like-it", "--api-key-file", "key")
     assert ran.code == 3 and "sk-secret" not in ran.out + ran.err
+
+
+def example(
+    name: Annotated[str, typer.Argument()],
+    more: Annotated[list[str] | None, typer.Argument()] = None,
+    text: Annotated[str | None, typer.Option()] = None,
+    usual: Annotated[str, typer.Option()] = "as ever",
+    texts: Annotated[list[str] | None, typer.Option()] = None,
+    place: Annotated[Path | None, typer.Option()] = None,
+    places: Annotated[list[Path] | None, typer.Option()] = None,
+    count: Annotated[int, typer.Option(min=1)] = 4,
+    is_so: Annotated[bool, typer.Option("--so")] = False,
+) -> dict[str, Any]:
+    return dict(locals())
+
+
+def outcome(kind: type[TyperCommand], words: tuple[str, ...]) -> Any:
+    alone = typer.Typer(add_completion=False)
+    alone.command(cls=kind)(example)
+    try:
+        return typer.main.get_command(alone).main(words, "example", standalone_mode=False)
+    except typer.TyperException as error:
+        return type(error), error.format_message()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("a",),
+        ("a", "b", "c"),
+        ("",),
+        ("ä", "--text", "ö", "--usual", "\udcff"),
+        ("a", "--texts", "1", "--texts", "", "--so"),
+        ("a", "--place", "/x", "--places", "y", "--places", "z", "--count", "2"),
+        ("a", "--count", "many"),
+        ("a", "--count", "0"),
+        ("a", "--count=1.0"),
+        ("--text", "x"),
+        ("a", "--text"),
+        ("a", "--so=yes"),
+        ("a", "--txt", "x"),
+    ],
+)
+def test_flags_of_text_are_read_as_typer_reads_them(words: tuple[str, ...]) -> None:
+    assert outcome(LightCommand, words) == outcome(TyperCommand, words)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import CONFIG, House, Inhouse
 from tests.fakes.fake_hub import FakeHub
+from tests.fakes.tiny import llama_file
 from tests.store.models import REPO, model_files, safetensors
 
 
@@ -21,6 +22,7 @@ def hub(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     record["models"]["remote"] = entry | {"aliases": ["far"]}
     catalog.write_text(json.dumps(record))
     files = model_files() | {"config.json": json.dumps(CONFIG).encode()}
+    files["model.safetensors"] = llama_file(CONFIG)
     with FakeHub({REPO: files}) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
         yield running

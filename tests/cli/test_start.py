@@ -47,6 +47,20 @@ def test_a_listing_imports_nothing_that_pulls_or_serves(
     assert not imported(house.folder, *arguments) & HEAVY
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls",),
+        ("ls", "--catalog", "--json"),
+        ("show", "tiny"),
+        ("plan", "qwen3-8b", "--gpus", "RTX 4090"),
+    ],
+)
+def test_what_only_looks_does_without_pydantic(house: House, arguments: tuple[str, ...]) -> None:
+    assert house.run("pull", "tiny").code == 0
+    assert not {name for name in imported(house.folder, *arguments) if "pydantic" in name}
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("engine", "--help")])
 def test_help_imports_no_verb(home: Path, arguments: tuple[str, ...]) -> None:
     found = imported(Path.cwd(), *arguments) - {"rich", "pydantic"}  # as typer wants it
@@ -130,4 +144,4 @@ def test_a_program_measures_it(home: Path) -> None:
     program = Path(__file__).parents[2] / "scripts" / "bench-start"
     argv = [sys.executable, str(program), "--models", "3", "--rounds", "1"]
     table = subprocess.check_output(argv, text=True, timeout=100)
-    assert len(re.findall(r"^\| `.+` \| \d+ \(\d+–\d+\) \| \d+ \(\d+–\d+\) \|$", table, re.M)) == 7
+    assert len(re.findall(r"^\| `.+` \| \d+ \(\d+–\d+\) \| \d+ \(\d+–\d+\) \|$", table, re.M)) == 8

@@ -15,6 +15,7 @@ import pytest
 
 from serve.catalog import Extension, ModelSpec, load_catalog
 from serve.engine import EnginePool, PoolConfig, Runtimes
+from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Subject, Wishes, make_plan
 from serve.sources import DirSource
@@ -135,7 +136,8 @@ def answers(
     subject = Subject(spec, folder, f"tiny-{folder.name}", size)
     config = json.loads((folder / "config.json").read_text())
     loop, engines = pool
-    engine = loop.run(engines.start(make_plan(subject, config, read_machine(), wishes), "tiny-0"))
+    plan = make_plan(subject, read_geometry(config), read_machine(), wishes)
+    engine = loop.run(engines.start(plan, "tiny-0"))
     try:
         transport = httpx.HTTPTransport(uds=str(engine.socket))
         with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:

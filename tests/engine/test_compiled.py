@@ -11,6 +11,7 @@ import pytest
 from serve.catalog import load_catalog
 from serve.engine import Engine, EnginePool, PoolConfig, Runtimes
 from serve.engine.compiling import find_cxx
+from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Plan, Subject, Wishes, make_plan
 from serve.store import Access, Store
@@ -59,7 +60,7 @@ def _plan(home: Path) -> Plan:
     weights = store.weights(spec)
     subject = Subject(spec, weights.path, weights.digest, weights.total_bytes)
     config = json.loads((weights.path / "config.json").read_text())
-    return make_plan(subject, config, read_machine(), WISHES)
+    return make_plan(subject, read_geometry(config), read_machine(), WISHES)
 
 
 def _unused(*_: object) -> NoReturn:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from serve.engine import EnginePool, PoolConfig, Runtimes
+from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Subject, make_plan
 from serve.store import Store
@@ -57,7 +58,7 @@ def test_the_unmutated_one_loads_and_answers(
     loop = Loop()
     loop.run(enter(pool))
     try:
-        plan = make_plan(subject, config, read_machine(), WISHES)
+        plan = make_plan(subject, read_geometry(config), read_machine(), WISHES)
         engine = loop.run(pool.start(plan, "tiny-0"))
         transport = httpx.HTTPTransport(uds=str(engine.socket))
         with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:

@@ -15,6 +15,7 @@ import pytest
 from serve.catalog import ModelSpec, load_catalog
 from serve.engine import Engine, EnginePool, PoolConfig, Runtimes
 from serve.errors import StartFailed, UnsafeWeights
+from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Subject, Wishes, make_plan
 from serve.sources import HubSource
@@ -92,7 +93,8 @@ def served(spec: ModelSpec, weights: Weights, home: Path, folder: Path) -> tuple
             start_timeout_s=180, grace_s=4, extra_args=(),
         )  # fmt: skip
         subject = Subject(spec, weights.view, weights.digest, weights.total_bytes)
-        plan = make_plan(subject, Store.config(weights), read_machine(), WISHES)
+        geometry = read_geometry(Store.config(weights), Store.tensors(weights))
+        plan = make_plan(subject, geometry, read_machine(), WISHES)
         async with EnginePool(config) as pool:
             engine = await pool.start(plan, "tiny-0")
             try:

@@ -8,11 +8,12 @@ import pytest
 from serve.catalog import Extension, ModelSpec
 from serve.catalog.spec import License
 from serve.engine.command import Command, Launch, build_command, host_env
-from serve.engine.flags import from_spec, merge, parse, to_argv
+from serve.engine.flags import INSTEAD, from_spec, merge, parse, to_argv
 from serve.engine.preload import find_allocator, find_openmp
 from serve.engine.runtime import Runtime
 from serve.errors import SettingsError
 from serve.plan import Plan, Subject
+from serve.settings import table
 from serve.sources import DirSource
 
 SPEC = ModelSpec(
@@ -113,12 +114,48 @@ def test_a_rehearsal_compiles_with_room_for_one_request() -> None:
 
 
 def test_the_operator_wins_over_the_spec_and_the_spec_over_us() -> None:
-    plan = with_spec(engine_args=(("max-num-seqs", 64), ("seed", 7), ("dtype", "half")))
-    built = command(plan, replace(LAUNCH, extra_args=("--max_num_seqs=8", "--dtype bfloat16")))
-    assert value(built, "--max-num-seqs") == "8"
-    assert value(built, "--dtype") == "bfloat16"
+    plan = with_spec(
+        engine_args=(("stream-interval", 64), ("seed", 7), ("generation-config", "vllm"))
+    )
+    extra = ("--stream_interval=8", "--generation-config auto")
+    built = command(plan, replace(LAUNCH, extra_args=extra))
+    assert value(built, "--stream-interval") == "8"
+    assert value(built, "--generation-config") == "auto"
     assert value(built, "--seed") == "7"
-    assert built.argv.count("--max-num-seqs") == built.argv.count("--seed") == 1
+    assert built.argv.count("--stream-interval") == built.argv.count("--seed") == 1
+
+
+def test_what_the_plan_decided_is_told_to_the_engine() -> None:
+    decided = replace(
+        ON_GPUS, pipeline_parallel=3, is_expert_parallel=True, max_num_batched_tokens=4096,
+        max_num_seqs=32, kv_dtype="fp8", dtype="float16",
+    )  # fmt: skip
+    built = command(decided)
+    for flag, said in (
+        ("--tensor-parallel-size", "2"), ("--pipeline-parallel-size", "3"),
+        ("--max-num-batched-tokens", "4096"), ("--max-num-seqs", "32"),
+        ("--kv-cache-dtype", "fp8"), ("--dtype", "float16"),
+    ):  # fmt: skip
+        assert value(built, flag) == said and built.argv.count(flag) == 1
+    assert "--enable-expert-parallel" in built.argv
+    usual = set(command(ON_GPUS).argv)
+    assert not usual & {"--pipeline-parallel-size", "--max-num-batched-tokens", "--dtype"}
+    assert not usual & {"--max-num-seqs", "--kv-cache-dtype", "--enable-expert-parallel"}
+
+
+def _spec_words(plan: Plan) -> list[str]:
+    """What the engine is told more than without the entry's flags."""
+    usual = command(with_spec()).argv
+    return [word for word in command(plan).argv if word not in usual]
+
+
+def test_a_plan_has_weighed_the_entrys_limits_so_they_are_not_told_beside_it() -> None:
+    plan = with_spec(engine_args=(("max-num-seqs", 64), ("kv_cache_dtype", "fp8"), ("seed", 7)))
+    assert not any("max-num-seqs" in word or "cache" in word for word in _spec_words(plan))
+    built = command(replace(plan, max_num_seqs=8, kv_dtype="fp8_e5m2"))
+    assert value(built, "--max-num-seqs") == "8"
+    assert value(built, "--kv-cache-dtype") == "fp8_e5m2"
+    assert value(built, "--seed") == "7"
 
 
 YARN = Extension(32768, "YaRN", (("hf-overrides", '{"factor": 4}'),))
@@ -149,7 +186,7 @@ def test_the_operator_can_ask_for_eager_and_take_flags_back() -> None:
         (("--seed", "1"), {"seed": ("1",)}),
         (("--reasoning-parser", "qwen3"), {"reasoning-parser": ("qwen3",)}),
         (("--seed=1", "--seed", "2"), {"seed": ("2",)}),
-        (("--max_num_seqs", "--swap"), {"max-num-seqs": (), "swap": ()}),
+        (("--num_lookahead", "--swap"), {"num-lookahead": (), "swap": ()}),
         (("--seed 1",), {"seed": ("1",)}),
         (("--seed", "-1", "--list", "x", "y"), {"seed": ("-1",), "list": ("x", "y")}),
         (('--kv-events-config={"a": 1}',), {"kv-events-config": ('{"a": 1}',)}),
@@ -167,7 +204,10 @@ def test_words_are_parsed_as_vllm_reads_them(
     "word",
     ["--host=0.0.0.0", "--port", "--uds", "--api_key", "--trust-remote-code", "--trust", "--middle"]
     + ["--enable-log-requests", "--max-model-len", "--no-enable-log-outputs", "-tp", "stray"]
-    + ["--allow-credentials", "--tensor-parallel-size", "--config", "--model", "--"],
+    + ["--allow-credentials", "--tensor-parallel-size", "--config", "--model", "--"]
+    + ["--pipeline-parallel-size", "--max_num_seqs", "--max-num-batched-tokens", "--dtype"]
+    + ["--kv-cache-dtype", "--no-enable-expert-parallel", "--data-parallel-size", "--block-size"]
+    + ["--num-gpu-blocks-override", "--decode-context-parallel-size", "--max-num-s"],
 )
 def test_flags_that_break_a_promise_are_refused(word: str) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -208,16 +248,18 @@ def test_code_of_an_approved_commit_is_trusted_and_shut_in_as_any() -> None:
     assert (trusted.env, trusted.host_env) == (plain.env, plain.host_env)
 
 
-def test_a_refusal_names_the_setting_to_use_instead() -> None:
+@pytest.mark.parametrize("flag", INSTEAD)
+def test_a_refusal_names_the_setting_to_use_instead(flag: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        parse(("--max-model-len", "9"))
-    assert caught.value.suggestion == "engine.context"
+        parse((f"--{flag}", "9"))
+    assert caught.value.suggestion == INSTEAD[flag]
+    assert INSTEAD[flag] in [setting.key for setting in table()]
 
 
 def test_the_layers_of_flags_know_negations() -> None:
     assert merge({"a": (), "b": ("1",)}, {"no-a": ()}) == {"b": ("1",), "no-a": ()}
-    assert from_spec((("a", True), ("b", False), ("c", 0.5))) == {
-        "a": (),
+    assert from_spec((("a_a", True), ("b", False), ("c", 0.5))) == {
+        "a-a": (),
         "no-b": (),
         "c": ("0.5",),
     }

@@ -111,6 +111,17 @@ def test_death_while_loading_says_why(isolation: str) -> None:
     asyncio.run(scenario())
 
 
+def test_an_engine_that_has_failed_and_stays_is_ended_with_its_cause() -> None:
+    async def scenario() -> None:
+        async with fake_pool(start_timeout_s=8.0) as pool:
+            with pytest.raises(StartFailed) as caught:
+                await pool.start(fake_plan(die_loading="memory", stay_dead=1), "r")
+            assert caught.value.cause == "the weights leave no memory for the KV cache"
+            assert (caught.value.exit_code, caught.value.finding) == (None, ("no_kv",))
+
+    asyncio.run(scenario())
+
+
 def test_a_host_that_cannot_be_started_says_why() -> None:
     async def scenario() -> None:
         async with fake_pool(host=("/no/such/python",)) as pool:

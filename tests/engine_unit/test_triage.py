@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.engine.triage import CAUSES, find_cause
+from serve.engine.triage import CAUSES, CONSEQUENCES, Finding, find_cause
 
 LOGS = Path(__file__).parent / "logs"
 CORE = "(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1] "
@@ -17,7 +17,7 @@ LAST = """\
 @pytest.mark.parametrize(
     ("log", "cause", "remedy"),
     [
-        ("bad-quantization", "fp8x", None),
+        ("bad-quantization", "does not know the quantisation fp8x", "variant"),
         ("config-is-not-json", "/weights/tiny/config.json is not JSON", "pull it again"),
         ("context-too-long", "100000 tokens was asked for, the model was made for 8192", "8192"),
         ("heads-not-divisible", "9 attention heads cannot be split over 2", "divides 9"),
@@ -40,10 +40,10 @@ LAST = """\
         ("wrong-tool-parser", "no tool call parser nosuch", "catalog"),
     ],
 )
-def test_real_logs_say_their_cause(log: str, cause: str, remedy: str | None) -> None:
-    found, cure = find_cause((LOGS / f"{log}.txt").read_text())
-    assert cause in found
-    assert (remedy in cure) if remedy is not None and cure is not None else cure is remedy
+def test_real_logs_say_their_cause(log: str, cause: str, remedy: str) -> None:
+    found = find_cause((LOGS / f"{log}.txt").read_text())
+    assert cause in found.cause
+    assert found.remedy is not None and remedy in found.remedy
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_real_logs_say_their_cause(log: str, cause: str, remedy: str | None) -> 
         ),
         ("RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda'", "nvcc"),
         ("InvalidCxxCompiler: No working C++ compiler found in None", "C++ compiler"),
-        ("RuntimeError: NCCL error: unhandled system error", "(NCCL)"),
+        ("RuntimeError: NCCL error: unhandled system error", "NCCL"),
         ("ValueError: No available memory for the cache blocks. Try", "no memory for the KV cache"),
         (
             "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least "
@@ -88,9 +88,9 @@ def test_real_logs_say_their_cause(log: str, cause: str, remedy: str | None) -> 
 )
 def test_known_lines_have_a_cause_and_a_remedy(line: str, cause: str) -> None:
     log = f"{CORE}Traceback (most recent call last):\n{CORE}{line}\n{LAST}"
-    found, remedy = find_cause(log)
-    assert cause in found
-    assert remedy
+    found = find_cause(log)
+    assert cause in found.cause
+    assert found.remedy
 
 
 def test_a_worker_that_the_kernel_killed_is_seen_behind_its_consequences() -> None:
@@ -99,8 +99,48 @@ def test_a_worker_that_the_kernel_killed_is_seen_behind_its_consequences() -> No
 {CORE}Traceback (most recent call last):
 {CORE}RuntimeError: Executor failed.
 {LAST}"""
-    assert "kernel killed" in find_cause(log)[0]
-    assert "crashed (exit code -11)" in find_cause(log.replace("-9", "-11"))[0]
+    assert "kernel killed" in find_cause(log).cause
+    assert "crashed (exit code -11)" in find_cause(log.replace("-9", "-11")).cause
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "cause"),
+    [
+        (-9, "the kernel killed a process of the engine, most likely for lack of memory"),
+        (-4, "the processor lacks instructions that vLLM was built with"),
+        (-11, "a process of the engine crashed (exit code -11)"),
+        (1, "loading weights"),
+        (None, "loading weights"),
+    ],
+)
+def test_who_is_killed_says_nothing_but_its_exit_code_does(
+    exit_code: int | None, cause: str
+) -> None:
+    talk = "(APIServer pid=1) INFO 01-01 00:00:00 [x.py:1] loading weights"
+    assert find_cause(talk, exit_code).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("step", "cause", "kind"),
+    [
+        ("load_model", "the weights do not fit into the GPU's memory", ()),
+        ("profile_run", "the rehearsal of the largest batch", ("profile", "2.00 GiB")),
+        ("_allocate_kv_cache_tensors", "when the KV cache was made", ("after_kv", "2.00 GiB")),
+        ("capture_model", "while CUDA graphs were recorded", ("after_kv", "2.00 GiB")),
+        ("forward", "memory ran out (another 2.00 GiB was asked for)", ()),
+    ],
+)
+def test_where_the_memory_ran_out_tells_what_to_change(
+    step: str, cause: str, kind: tuple[str, ...]
+) -> None:
+    log = f"""\
+{WORKER}Traceback (most recent call last):
+{WORKER}  File "gpu_worker.py", line 1, in {step}
+{WORKER}torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+{LAST}"""
+    found = find_cause(log)
+    assert cause in found.cause
+    assert found.facts == kind
 
 
 def test_the_innermost_process_is_believed_first() -> None:
@@ -116,7 +156,7 @@ def test_the_innermost_process_is_believed_first() -> None:
 {WORKER}Traceback (most recent call last):
 {WORKER}OSError: a later one
 {LAST}"""
-    assert find_cause(log) == ("zoo.StrangeError: layer 7 is odd", None)
+    assert find_cause(log) == Finding("zoo.StrangeError: layer 7 is odd")
 
 
 def test_pydantic_is_asked_for_the_detail() -> None:
@@ -124,7 +164,7 @@ def test_pydantic_is_asked_for_the_detail() -> None:
 Traceback (most recent call last):
 pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
   Value error, the moon is full [type=value_error, input_value=1, input_type=int]"""
-    assert find_cause(log) == ("the moon is full", None)
+    assert find_cause(log) == Finding("the moon is full")
 
 
 @pytest.mark.parametrize(
@@ -136,11 +176,37 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
     ],
 )
 def test_without_a_traceback_the_last_words_count(log: str, cause: str) -> None:
-    assert find_cause(log) == (cause, None)
+    assert find_cause(log).cause == cause
 
 
 def test_every_row_can_fill_its_sentences() -> None:
-    for row in CAUSES:
+    for row in (*CAUSES, *CONSEQUENCES):
         blanks = ["?"] * row.pattern.groups
         assert row.sentence.format(*blanks)
-        assert row.remedy is None or row.remedy.format(*blanks)
+        assert row.remedy is not None and row.remedy.format(*blanks)
+
+
+def test_the_usage_that_comes_with_a_refused_flag_is_no_cause() -> None:
+    log = """\
+usage: vllm [-h] [--trust-remote-code | --no-trust-remote-code]
+vllm: error: argument --dtype: invalid choice: 'int8' (choose from 'auto', 'bfloat16')"""
+    assert "argument --dtype: invalid choice" in find_cause(log).cause
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "max seq len (1), (1 GiB KV cache is needed ",
+        "/dev/shm ",
+        "No space left on device ",
+        "Weight files referenced in index but missing: {a/",
+        "KeyError: 'a.",
+    ],
+)
+@pytest.mark.parametrize("is_one_line", [False, True])
+@pytest.mark.timeout(30)
+def test_a_log_that_is_made_to_take_long_does_not(line: str, is_one_line: bool) -> None:
+    """A MiB of it took five minutes before lines were cut and what lies between words was bounded;
+    it takes about a second."""
+    repeated = line * (2000 // len(line)) + ("" if is_one_line else "\n")
+    assert find_cause(repeated * 250).cause

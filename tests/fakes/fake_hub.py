@@ -304,14 +304,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, name: str, data: Content, headers: dict[str, str]) -> None:
         faults, begin, size = self.server.hub.faults, 0, size_of(data)
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        last = size - 1
         if wanted and faults.ranges:
             begin = int(wanted[1]) + faults.range_shift
-            headers["Content-Range"] = f"bytes {begin}-{size - 1}/{size}"
+            last = min(last, int(wanted[2] or last))
+            headers["Content-Range"] = f"bytes {begin}-{last}/{size}"
         headers["Accept-Ranges"] = "bytes"
-        end = max(begin, faults.short.get(name, size))
+        end = max(begin, min(last + 1, faults.short.get(name, size)))
         length = faults.claims.get(name, end - begin)
-        self._send_head(206 if begin else 200, headers, length)
+        self._send_head(206 if "Content-Range" in headers else 200, headers, length)
         if self.command == "HEAD":
             return
         if length != end - begin:

@@ -25,7 +25,11 @@ from tests.fakes import vllm_words as words
 
 KNOBS: dict[str, Any] = {
     "load_s": 0.0,  # seconds until the socket answers
+    "says": "",  # a file: print what stands in it while loading
     "die_loading": "",  # a cause in vllm_words: print its traceback and end while loading
+    "stay_dead": 0,  # print it, and stay without answering
+    "longest_context": 0,  # a longer one does not fit into the KV cache: say so and end
+    "die_told": "",  # a cause as for die_loading: if the size of the KV cache is told
     "die_after_s": 0.0,  # end this long after being ready
     "die_after_requests": 0,  # end when this many generation requests have been received
     "die_code": 1,  # with this exit code; negative: by that signal
@@ -257,9 +261,17 @@ async def serve(fake: Fake) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
+    if knobs["says"]:
+        print(Path(knobs["says"]).read_text(), file=sys.stderr, flush=True)
     await asyncio.sleep(knobs["load_s"])
-    if knobs["die_loading"]:
-        print(words.last_words(knobs["die_loading"]), file=sys.stderr, flush=True)
+    is_told = "kv-cache-memory-bytes" in fake.flags
+    if cause := knobs["die_loading"] or (is_told and knobs["die_told"]):
+        print(words.last_words(cause), file=sys.stderr, flush=True)
+        if knobs["stay_dead"]:
+            await ended.wait()
+        os._exit(1)
+    if 0 < knobs["longest_context"] < fake.context:
+        print(words.no_room(fake.context, knobs["longest_context"]), file=sys.stderr, flush=True)
         os._exit(1)
     if uds:
         Path(uds).unlink(missing_ok=True)

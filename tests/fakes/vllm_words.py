@@ -20,6 +20,12 @@ BANNER = """\
 INFO 01-01 00:00:00 [api_server.py:1] vLLM API server version 0.32.0
 INFO 01-01 00:00:00 [kv.py:1] CPU KV cache size: 93,184 tokens, Maximum concurrency for \
 {context:,} tokens per request: {times:.2f}x"""
+CACHE_CONFIG = """\
+# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="128",cache_dtype="auto",engine="0",\
+kv_cache_size_tokens="93184",num_gpu_blocks="728",sliding_window="None"} 1.0
+"""
 FATAL = "ERROR 01-01 00:00:00 [core.py:1] EngineCore encountered a fatal error."
 _CORE = "(EngineCore pid=2) ERROR 01-01 00:00:00 [core.py:1000] "
 _LAST_WORDS = f"""\
@@ -39,6 +45,8 @@ _CAUSES = {
     "Based on the available memory, the estimated maximum model length is 18720.",
     "cuda_oom": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has "
     "a total capacity of 23.55 GiB of which 1.20 GiB is free.",
+    "graphs": f'File "vllm/v1/worker/gpu_worker.py", line 960, in capture_model\n{_CORE}'
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 512.00 MiB.",
     "architecture": "ValueError: Model architectures ['FooForCausalLM'] are not supported for now.",
     "weights": "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge",
 }
@@ -47,6 +55,16 @@ _CAUSES = {
 def last_words(cause: str) -> str:
     """The end of the log of a vLLM that dies while loading, by the name of its cause."""
     return _LAST_WORDS % _CAUSES[cause]
+
+
+def no_room(context: int, longest: int) -> str:
+    """The end of the log of a vLLM whose KV cache does not hold one request of full length."""
+    return _LAST_WORDS % (
+        "ValueError: To serve at least one request with the models's max seq len "
+        f"({context}), (3.50 GiB KV cache is needed, which is larger than the available KV cache "
+        "memory (2.00 GiB). Based on the available memory, the estimated maximum model length is "
+        f"{longest}."
+    )
 
 
 def error(status: int, kind: str, message: str) -> Record:
@@ -70,6 +88,7 @@ def metrics(name: str, rows: tuple[tuple[str, str, float], ...]) -> bytes:
     """Prometheus text of `(name, kind, value)` rows, with a foreign series before them."""
     label = f'{{engine="0",model_name="{name}"}}'
     text = "# HELP python_info Python.\n# TYPE python_info gauge\npython_info 1.0\n"
+    text += CACHE_CONFIG
     for series, kind, value in rows:
         base = series.removesuffix("_total") if kind == "counter" else series
         text += f"# HELP {base} About {base}.\n# TYPE {base} {kind}\n"

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,35 +14,37 @@ from serve.engine import EnginePool
 from serve.fleet import Fleet, FleetConfig
 from serve.hardware import Cpu, Machine
 from serve.plan import Wishes
+from serve.profiles import Lessons, ProfileBook
 from serve.store import Access, Store
 from tests.engine_unit.pools import pool_config, short_folder
+from tests.fakes.tiny import llama_file
 
 GIB = 2**30
 MACHINE = Machine(Cpu("test", (0, 1), ((0, 1),), frozenset(), 16 * GIB, 12 * GIB))
 CONFIG = {
-    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
     "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-    "intermediate_size": 64, "vocab_size": 1000, "max_position_embeddings": 4096,
+    "intermediate_size": 64, "vocab_size": 1000, "max_position_embeddings": 8192,
     "torch_dtype": "bfloat16",
 }  # fmt: skip
 
 
 def write_weights(folder: Path) -> None:
-    """The least that the store takes for weights."""
+    """The least that a plan takes for weights."""
     folder.mkdir(parents=True)
-    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    (folder / "model.safetensors").write_bytes(llama_file(CONFIG))
     (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "tokenizer.json").write_text("{}")
 
 
 def write_catalog(folder: Path, **models: dict[str, Any]) -> Path:
-    """A catalog of dir models; each value holds the fake's knobs."""
+    """A catalog of dir models; each value holds the fake's knobs, and may hold `context`."""
     entries = {}
     for name, knobs in models.items():
         write_weights(folder / name)
+        context = knobs.pop("context", 2048)
         entries[name] = {
-            "family": "qwen2", "dir": str(folder / name), "context": 2048, "parameters": "1K",
+            "family": "qwen2", "dir": str(folder / name), "context": context, "parameters": "1K",
             "aliases": [f"{name}-alias"],
             "engine_args": {f"fake-{knob.replace('_', '-')}": v for knob, v in knobs.items()},
         }  # fmt: skip
@@ -63,12 +64,16 @@ def store_at(home: Path) -> Store:
 
 @contextlib.asynccontextmanager
 async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Fleet]:
-    """A running fleet; nothing is left of it at the end."""
+    """A running fleet; nothing is left of it at the end. `changes`: of the pool's settings, and
+    `wishes`, `machine` and `engine_args`."""
 
-    store = store_at(home)
-    config = FleetConfig(Wishes(), frozenset({"k"}), drain_s=1.0)
+    store, book = store_at(home), ProfileBook(home / "profiles")
+    wishes, machine = changes.pop("wishes", Wishes()), changes.pop("machine", MACHINE)
+    told = changes.pop("engine_args", ())
+    lessons = Lessons(home / "lessons.json")
+    config = FleetConfig(wishes, frozenset({"k"}), 1.0, book, told, lessons)
     async with EnginePool(pool_config(home, **changes), lambda: 0) as pool:
-        made = Fleet(config, load_catalog(catalog), store, pool, lambda: MACHINE)
+        made = Fleet(config, load_catalog(catalog), store, pool, lambda: machine)
         try:
             yield made
         finally:

@@ -26,7 +26,8 @@ SPEC = ModelSpec(
 PLAN = Plan(
     subject=Subject(SPEC, Path("/m"), "d1", 1000), device="cpu", gpus=(), cores=(0, 1),
     tensor_parallel=1, context_tokens=512, kv_cache_bytes=4096, kv_tokens=64,
-    gpu_memory_utilization=0.0, parts=(),
+    gpu_memory_utilization=0.0, parts=(), dtype="float16", kv_dtype="fp8", max_num_seqs=8,
+    max_concurrency=3.5,
 )  # fmt: skip
 
 
@@ -63,6 +64,16 @@ def test_quarantine_comes_exactly_at_the_limit(deaths_s: list[float]) -> None:
         (Wishes(context_tokens=256), False),
         (Wishes(context_tokens=8192), True),
         (Wishes(kv_cache_bytes=1), False),
+        (Wishes(tensor_parallel=1, pipeline_parallel=1, concurrency=3), True),
+        (Wishes(concurrency=4), False),
+        (Wishes(tensor_parallel=2), False),
+        (Wishes(pipeline_parallel=2), False),
+        (Wishes(dtype="float16", kv_dtype="fp8", max_num_seqs=8), True),
+        (Wishes(dtype="bfloat16"), False),
+        (Wishes(kv_dtype="fp8_e5m2"), False),
+        (Wishes(max_num_seqs=9), False),
+        (Wishes(max_num_batched_tokens=512), False),
+        (Wishes(gpu_memory_utilization=0.5), False),
     ],
 )
 def test_a_survivor_must_grant_the_wishes(wishes: Wishes, expected: bool) -> None:

@@ -17,6 +17,7 @@ from serve.errors import (
     UnknownModel,
     WeightsDamaged,
 )
+from serve.plan import Wishes
 from serve.wire import from_wire
 from tests.fleet.houses import fleet, short_folder, state_is, store_at, write_catalog
 
@@ -83,6 +84,48 @@ def test_an_engine_that_keeps_dying_is_quarantined_and_tried_when_asked(
             assert again.state == "ready" and again.pid != first.pid
 
     _in_house(check)
+
+
+def test_a_value_that_is_ours_to_choose_is_changed_where_a_start_fails_for_it(
+    tmp_path: Path,
+) -> None:
+    """Once: the next life, and the next load, begin with what helped."""
+
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={"longest_context": 3000, "context": 4096})
+        async with fleet(home, catalog) as made:
+            status = await made.load("small")
+            assert (status.state, status.context_tokens) == ("ready", 3000)
+            assert status.note == "context of 3,000 tokens instead of 4k"
+            assert made.roster().models[0].context_tokens == 3000
+            assert len(_logs(home)) == 2
+            assert status.pid is not None
+            os.kill(status.pid, signal.SIGKILL)
+            await state_is(made, "restarting")
+            await state_is(made, "ready")
+            assert made.status()[0].context_tokens == 3000
+            assert len(_logs(home)) == 3
+            await made.unload("small")
+            assert (await made.load("small")).context_tokens == 3000
+            assert len(_logs(home)) == 4
+
+    _in_house(check)
+
+
+def test_a_value_that_the_operator_chose_is_not_changed(tmp_path: Path) -> None:
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={"longest_context": 3000, "context": 4096})
+        async with fleet(home, catalog, wishes=Wishes(context_tokens=3500)) as made:
+            with pytest.raises(StartFailed):
+                await made.load("small")
+            assert len(_logs(home)) == 1
+
+    _in_house(check)
+
+
+def _logs(home: Path) -> list[Path]:
+    """One for each start of an engine."""
+    return list((home / "logs").glob("small-0@*.log"))
 
 
 def test_damaged_weights_are_refused_and_nothing_is_wanted(tmp_path: Path) -> None:

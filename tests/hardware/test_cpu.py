@@ -24,6 +24,7 @@ def test_a_virtual_machine_with_two_cores(tmp_path: Path) -> None:
     assert cpu.name == "Intel(R) Xeon(R) Processor"
     assert (cpu.cores, cpu.nodes, cpu.node_free_bytes) == ((0, 1), ((0, 1),), ())
     assert {"avx512_bf16", "amx_tile"} <= cpu.flags
+    assert cpu.isa == ("AVX2", "AVX-512", "AVX-512 BF16", "AMX BF16", "AMX INT8")
     assert cpu.total_bytes == 24731708 * 1024
     assert 0 < cpu.free_bytes < cpu.total_bytes
 
@@ -109,6 +110,27 @@ def test_a_kernel_that_hides_its_topology(tmp_path: Path) -> None:
     cpu = cpu_of(tmp_path, frozenset({3, 1}))
     assert (cpu.name, cpu.cores, cpu.nodes) == ("unknown processor", (1, 3), ((1, 3),))
     assert cpu.flags == {"asimd", "bf16"}
+    assert cpu.isa == ("NEON",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "isa"),
+    [
+        ("sse4_2 avx", ()),
+        ("avx2", ("AVX2",)),
+        ("avx2 avx512f", ("AVX2",)),
+        ("avx2 avx512f avx512bw avx512vl", ("AVX2", "AVX-512")),
+        ("avx2 amx_tile", ("AVX2",)),
+        ("amx_tile amx_int8", ("AMX INT8",)),
+        ("asimd sve", ("NEON", "SVE")),
+    ],
+)
+def test_what_the_processor_can_compute_with(
+    tmp_path: Path, flags: str, isa: tuple[str, ...]
+) -> None:
+    put(tmp_path, "proc/meminfo", "MemTotal: 2 kB\nMemAvailable: 1 kB\n")
+    put(tmp_path, "proc/cpuinfo", f"processor : 0\nflags : {flags}\n")
+    assert cpu_of(tmp_path, frozenset({0})).isa == isa
 
 
 @pytest.mark.parametrize(

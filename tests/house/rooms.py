@@ -1,6 +1,6 @@
 """The table of rooms, and who owns what. `ARCHITECTURE.md` shows the same table to people."""
 
-FLOOR_0 = frozenset({"errors", "units", "log", "shipped", "sources"})
+FLOOR_0 = frozenset({"errors", "units", "log", "shipped", "sources", "shape"})
 
 # Room → the rooms that it may import, besides itself. The order is that of the floors.
 ROOMS: dict[str, frozenset[str]] = {
@@ -9,28 +9,33 @@ ROOMS: dict[str, frozenset[str]] = {
     "log": frozenset(),
     "shipped": frozenset(),
     "sources": frozenset(),
+    "shape": frozenset(),
     "wire": FLOOR_0,
     "disk": FLOOR_0,
     "settings": FLOOR_0,
     "catalog": FLOOR_0,
-    "hardware": FLOOR_0,
+    "hardware": FLOOR_0 | {"disk"},
+    "geometry": FLOOR_0,
+    "profiles": FLOOR_0 | {"disk"},
     "bench": FLOOR_0,
     "inside": frozenset(),
     "policy": FLOOR_0 | {"catalog"},
     "lock": FLOOR_0 | {"disk", "catalog"},
-    "store": FLOOR_0 | {"disk", "catalog", "policy", "lock"},
-    "plan": FLOOR_0 | {"catalog", "hardware"},
+    "store": FLOOR_0 | {"disk", "catalog", "geometry", "policy", "lock"},
+    "plan": FLOOR_0 | {"catalog", "hardware", "geometry", "profiles"},
     "roster": FLOOR_0,
     "ledger": FLOOR_0,
     "bundle": FLOOR_0 | {"disk", "catalog", "policy", "store"},
     "mirror": FLOOR_0 | {"store"},
-    "engine": FLOOR_0 | {"plan"},
+    "engine": FLOOR_0 | {"hardware", "profiles", "plan"},
     "fleet": FLOOR_0
-    | {"wire", "settings", "catalog", "store", "hardware", "plan", "engine", "roster"},
+    | {"wire", "settings", "catalog", "geometry", "profiles", "store", "hardware", "plan"}
+    | {"engine", "roster"},
     "gateway": FLOOR_0 | {"settings", "roster", "ledger"},
     "control": FLOOR_0 | {"wire", "settings", "fleet", "ledger", "roster"},
     "cli": FLOOR_0
-    | {"settings", "catalog", "hardware", "bench", "policy", "lock", "store", "plan", "roster"}
+    | {"settings", "catalog", "hardware", "geometry", "profiles", "bench", "policy", "lock"}
+    | {"store", "plan", "roster"}
     | {"wire", "disk", "ledger", "bundle", "mirror", "engine", "fleet", "gateway", "control"},
 }
 
@@ -40,7 +45,15 @@ BANNED_NAMES = frozenset(
 )
 
 # The only imports below the top of a file: what is slow to import and seldom needed. File → module.
-LAZY = {"store/origins.py": "serve.store", "bundle/openssf.py": "model_signing"}
+LAZY = {
+    "lock/file.py": "serve.lock",
+    "store/manifest.py": "serve.store",
+    "catalog/load.py": "serve.catalog",
+    "store/origins.py": "serve.store",
+    "store/looking.py": "serve.store",
+    "bundle/openssf.py": "model_signing",
+    "hardware/nvml.py": "pynvml",
+}
 
 # Library → where it may be imported: files and folders of serve/.
 IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
@@ -49,7 +62,7 @@ IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
     "modelscope": (),  # the whole of it; its Hub client is a package of its own
     "requests": ("store/modelscope.py",),  # that client's errors
     "pynvml": ("hardware/nvml.py",),
-    "yaml": ("catalog/", "settings.py"),
+    "yaml": ("catalog/", "settings/"),
     "subprocess": ("engine/process.py", "inside/"),
     "multiprocessing": ("inside/",),
     "pty": (),
@@ -119,7 +132,7 @@ NAME_OWNERS: dict[str, tuple[str, ...]] = {
 LOG_OWNERS = ("cli/", "gateway/__main__.py")
 
 # vLLM's own words. Docstrings may say them; code elsewhere may not.
-VLLM_OWNERS = ("engine/", "inside/")
+VLLM_OWNERS = ("engine/", "inside/", "cli/planning.py", "plan/cures.py")
 VLLM_FLAGS = frozenset(
     {"--async-scheduling", "--block-size", "--chat-template", "--compilation-config", "--dtype"}
     | {"--cpu-offload-gb", "--enable-auto-tool-choice", "--enable-prefix-caching"}

@@ -1,0 +1,10 @@
+"""One table of settings. The first of these wins: flag, environment, `inhouse.yaml`, default.
+
+In: flags, an environment, a file. Out: `Settings`, or a refusal that names place, key and value.
+"""
+
+from serve.settings.groups import Setting, Settings, table
+from serve.settings.kinds import Secret
+from serve.settings.reading import load, without_secrets
+
+__all__ = ["Secret", "Setting", "Settings", "load", "table", "without_secrets"]
