@@ -52,7 +52,6 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 _DTYPES = ("auto", "bfloat16", "float16", "half", "float32", "float")
 _KV_DTYPES = ("auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla")
-_QUANTIZATIONS = ("awq", "gptq", "fp8", "compressed-tensors", "mxfp4", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,7 @@ _FLAGS = (
     _Flag("--dtype", "dtype", _WISH, "|".join(_DTYPES[:4]),
           "Number format of what is not quantised.", _one_of(*_DTYPES)),
     _Flag("--quantization", "quantization", _FIXED, "METHOD",
-          "How weights are packed that config.json does not say it of: "
-          f"{', '.join(_QUANTIZATIONS)}.", _one_of(*_QUANTIZATIONS)),
+          "How the weights are packed (awq, gptq, fp8, mxfp4, …), if not as config.json says.", str),
     _Flag("--kv-cache-dtype", "kv_dtype", _FIXED, "auto|fp8",
           "Number format of the KV cache.", _one_of(*_KV_DTYPES)),
     _Flag("--gpu-memory-utilization", "gpu_memory_utilization", _FIXED, "SHARE",

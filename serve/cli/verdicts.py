@@ -134,7 +134,8 @@ def facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     )
     if speed := verdict.speed:
         one, many = f"{speed.decode_tokens_s:,.0f}", f"{speed.decode_tokens_s_all:,.0f}"
-        yield "decode, at most", f"{one} tokens/s for one; {many} for {speed.streams} together"
+        together = f"; {many} for {speed.streams} together" if speed.streams > 1 else ""
+        yield "decode, at most", f"{one} tokens/s for one{together}, behind {context} of context"
         yield "prefill, at most", f"{speed.prefill_tokens_s:,.0f} tokens/s"
     if verdict.copies > 1:
         yield "copies", f"this machine holds {verdict.copies} of it"

@@ -64,8 +64,9 @@ class Format:
 def read_format(text: Fields, whole: Fields, wished: str | None) -> Format:
     """How the checkpoint is packed.
 
-    `wished`: the engine's name of a packing. One that the file contradicts is a SettingsError; one
-    that it does not name is assumed in its commonest form. Raises BadFile too.
+    `wished`: the engine's name of a packing, assumed in its commonest form where the file does not
+    name it. One that the file contradicts is of other weights of the same model, and noted. Raises
+    BadFile, and SettingsError for a packing that cannot be planned.
     """
     wish = _wish(wished)
     table = whole.table(FIELD) or text.table(FIELD) or whole.table("compression_config")
@@ -77,8 +78,8 @@ def read_format(text: Fields, whole: Fields, wished: str | None) -> Format:
         raise refused(f"{FIELD}.quant_method", f"cannot be planned: {method}")
     quant = read(table)
     if wish is not None and _ASSUMED[wish].method != quant.method:
-        problem = f"{wish} is not how these weights are packed: config.json says {method}"
-        raise SettingsError("plan", "quantization", problem, method)
+        said = f"config.json says {method}; planned for weights that are packed as {wish}"
+        return Format(_ASSUMED[wish], None, (said,))
     return Format(quant, _kv_dtype(table, method))
 
 

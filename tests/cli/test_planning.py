@@ -55,7 +55,6 @@ def test_a_flag_is_a_wish(flag: str, text: str, field: str, value: object) -> No
         ("--dtype", "bf16"),
         ("--device", "tpu"),
         ("--tensor-parallel-size", "two"),
-        ("--quantization", "squeeze"),
     ],
 )
 def test_nonsense_is_refused_by_its_flag(flag: str, text: str) -> None:

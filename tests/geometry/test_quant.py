@@ -154,7 +154,14 @@ def test_a_wish_that_says_what_the_file_says() -> None:
     assert geometry.quant == Quant("gptq", 4, 64) and geometry.notes == ()
 
 
-@pytest.mark.parametrize("wished", ["awq", "nonsense", ""])
+def test_a_wish_that_the_file_contradicts_is_of_other_weights() -> None:
+    config = LLAMA | {"quantization_config": {"quant_method": "fp8"}}
+    geometry = read_shape(config, quantization="awq")
+    assert geometry.quant == Quant("awq", 4, 128, has_zero_points=True)
+    assert geometry.notes == ("config.json says fp8; planned for weights that are packed as awq",)
+
+
+@pytest.mark.parametrize("wished", ["nonsense", ""])
 def test_an_impossible_wish(wished: str) -> None:
     config = LLAMA | {"quantization_config": {"quant_method": "fp8"}}
     with pytest.raises(SettingsError) as caught:
