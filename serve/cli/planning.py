@@ -78,7 +78,7 @@ _FLAGS = (
     _Flag("--dtype", "dtype", _WISH, "|".join(_DTYPES[:4]),
           "Number format of what is not quantised.", _one_of(*_DTYPES)),
     _Flag("--quantization", "quantization", _FIXED, "METHOD",
-          "How the weights are packed (awq, gptq, fp8, mxfp4, …), if not as config.json says.", str),
+          "How weights are packed (awq, gptq, fp8, mxfp4, …), if not as config.json says.", str),
     _Flag("--kv-cache-dtype", "kv_dtype", _FIXED, "auto|fp8",
           "Number format of the KV cache.", _one_of(*_KV_DTYPES)),
     _Flag("--gpu-memory-utilization", "gpu_memory_utilization", _FIXED, "SHARE",
