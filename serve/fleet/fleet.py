@@ -8,7 +8,7 @@ from functools import partial
 
 from serve.catalog import Catalog, ModelSpec
 from serve.engine import Engine, EnginePool
-from serve.errors import DoesNotFit, ModelNotServed, ShuttingDown, StartFailed
+from serve.errors import BadFile, DoesNotFit, ModelNotServed, ShuttingDown, StartFailed
 from serve.fleet.calibration import Calibration
 from serve.fleet.curing import Curing
 from serve.fleet.decide import may_take_over
@@ -21,6 +21,7 @@ from serve.log import fields
 from serve.plan import Plan, Subject, Wishes, make_plan
 from serve.profiles import Lessons, ProfileBook
 from serve.roster import Roster
+from serve.shape import Geometry
 from serve.store import Store, Weights
 
 logger = logging.getLogger(__name__)
@@ -193,13 +194,25 @@ class Fleet:
         return plan
 
     def _planned(self, subject: Subject, weights: Weights, wishes: Wishes) -> Plan:
-        geometry = read_geometry(self._store.config(weights), self._store.tensors(weights))
+        geometry = self._geometry(weights)
         find = self._calibration.finder(subject.spec)
         machine = self._read_machine()
         try:
             return make_plan(subject, geometry, machine, wishes, find)
         except DoesNotFit as error:
             raise naming_strangers(error, self._pool.strangers(machine.gpus)) from error
+
+    def _geometry(self, weights: Weights) -> Geometry:
+        """As exact as can be. Headers that we read otherwise than config.json are the engine's to
+        judge: it may know a form of weights that we do not."""
+        config = self._store.config(weights)
+        try:
+            return read_geometry(config, self._store.tensors(weights))
+        except BadFile as error:
+            geometry = read_geometry(config)  # raises if it is config.json that is wrong
+            facts = fields(model=weights.name, problem=error.problem)
+            logger.warning("planned by config.json alone: the headers differ %s", facts)
+            return geometry
 
     async def _end(self, keeper: Keeper, grace_s: float) -> None:
         self._keepers.pop(keeper.spec.name, None)

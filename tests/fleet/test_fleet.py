@@ -19,7 +19,8 @@ from serve.errors import (
 )
 from serve.plan import Wishes
 from serve.wire import from_wire
-from tests.fleet.houses import fleet, short_folder, state_is, store_at, write_catalog
+from tests.fakes.tiny import llama_file
+from tests.fleet.houses import CONFIG, fleet, short_folder, state_is, store_at, write_catalog
 
 
 def test_a_model_is_loaded_once_for_all_who_ask(tmp_path: Path) -> None:
@@ -235,5 +236,21 @@ def _damage(weights: Path) -> None:
 
 
 def _in_house(check: Any) -> None:
+    with short_folder() as home:
+        asyncio.run(check(home))
+
+
+def test_headers_that_we_read_otherwise_are_the_engine_s_to_judge(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(home: Path) -> None:
+        catalog = write_catalog(tmp_path, small={})
+        other = llama_file({**CONFIG, "intermediate_size": 256})
+        (tmp_path / "small" / "model.safetensors").write_bytes(other)
+        async with fleet(home, catalog) as made:
+            assert (await made.load("small")).state == "ready"
+        assert "planned by config.json alone" in caplog.text
+        assert "intermediate_size" in caplog.text
+
     with short_folder() as home:
         asyncio.run(check(home))
