@@ -19,6 +19,7 @@ SAMPLES: dict[str, Any] = {
     "bool": True,
     "tuple[str, ...]": ("one", "two"),
     "tuple[tuple[str, int], ...]": (("weights", 3), ("KV cache", 4)),
+    "tuple[tuple[str, str], ...]": (("a", "b"), ("c", "d")),
 }
 
 
