@@ -36,7 +36,7 @@ def chosen(
     """
     if NAME not in names:
         return names
-    choice = _best(settings, here or machine.read(settings))
+    choice = _best(settings, here or machine.read(settings, is_measured=True))
     estimate = choice.verdict.estimate
     context = show_tokens(estimate.layout.context_tokens)
     output.say(

@@ -58,8 +58,12 @@ def _near(names: tuple[str, ...]) -> str | None:
 
 def _parts(e: errors.DoesNotFit) -> str:
     rows = [f"\n  {show_bytes(size):>10}  {label}" for label, size in e.parts]
+    rows += [f"\n  it would fit with {change}: {price}" for change, price in e.cures]
     need, free = show_bytes(e.needed_bytes), show_bytes(e.free_bytes)
-    return f"{e.model} does not fit on {e.device}: needs {need}, free {free}" + "".join(rows)
+    sums = f"needs {need}, free {free}"
+    if e.needed_bytes <= e.free_bytes:
+        sums = f"there is room for the {need} that it needs, but not where it was told to be"
+    return f"{e.model} does not fit on {e.device}: {sums}" + "".join(rows)
 
 
 def _failed(e: errors.StartFailed) -> str:

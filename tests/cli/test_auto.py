@@ -1,5 +1,6 @@
 """`inhouse serve auto`: which model a machine gets."""
 
+import json
 import os
 from pathlib import Path
 
@@ -72,3 +73,9 @@ def test_names_stay_and_none_is_served_twice(settings: Settings) -> None:
     assert chosen(settings, ("qwen3-8b",), place) == ("qwen3-8b",)
     names = ("smollm2-135m-instruct", "auto")
     assert chosen(settings, names, place) == ("smollm2-135m-instruct",)
+
+
+def test_the_processor_s_memory_is_measured_before_it_is_judged(settings: Settings) -> None:
+    (name,) = chosen(settings, ("auto",))
+    measured = json.loads((settings.paths.home / "bandwidth.json").read_text())
+    assert measured and name != "auto"

@@ -53,6 +53,20 @@ def test_an_error_is_printed_as_sentence_and_hint(capsys: pytest.CaptureFixture[
     assert said.err == ("error: no such model: qwen9\n\nhint: did you mean qwen3-8b or qwen2-7b?\n")
 
 
+def test_a_refusal_shows_the_ways_out() -> None:
+    cures = (("KV cache in fp8", "slight loss of quality"), ("2 x L40S", "1 more card"))
+    error = errors.DoesNotFit("m", "cuda", 2, 1, (), "lower engine.context", cures)
+    assert tell(error).sentence.splitlines()[1:] == [
+        "  it would fit with KV cache in fp8: slight loss of quality",
+        "  it would fit with 2 x L40S: 1 more card",
+    ]
+
+
+def test_a_cache_that_is_told_to_be_too_small_is_not_told_as_a_lack_of_memory() -> None:
+    error = errors.DoesNotFit("m", "cpu", 2**30, 2**33, (), "raise engine.kv_cache")
+    assert "there is room for the 1.0 GiB that it needs" in tell(error).sentence
+
+
 def test_the_sum_of_a_plan_is_shown() -> None:
     parts = (("weights", 16 * 2**30), ("KV cache", 2**30))
     error = errors.DoesNotFit("m", "GPU 0", 17 * 2**30, 8 * 2**30, parts, "--context 4096")
