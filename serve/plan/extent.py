@@ -49,9 +49,12 @@ def as_catalogued(spec: ModelSpec, geometry: Geometry, wished_tokens: int) -> Ge
 def context_within(geometry: Geometry, wishes: Wishes) -> int:
     """The context to plan for: the wished one or the model's own, the shorter one.
 
-    Raises SettingsError where the wish is strict and longer, and where nobody names a length.
+    Where the memory for the KV cache is given an engine has run so: then the wish counts, however
+    long. Raises SettingsError where the wish is strict and longer, and where nobody names a length.
     """
     wished, most = wishes.context_tokens, geometry.max_position
+    if wished is not None and wishes.available_kv_bytes is not None:
+        return wished
     if wished is None and most is None:
         raise refusal("context", "config.json names no length; say how long it should be")
     if wishes.is_strict and wished is not None and most is not None and wished > most:

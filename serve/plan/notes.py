@@ -7,7 +7,11 @@ from serve.units import show_bytes
 
 def notes_of(question: Question, attempt: Attempt) -> tuple[str, ...]:
     """Sentences, the weightiest first; empty where everything is as one would expect."""
-    found = (_narrow(question, attempt), _half_precision(question, attempt))
+    found = (
+        _beyond(question, attempt),
+        _narrow(question, attempt),
+        _half_precision(question, attempt),
+    )
     ours = (note for note in found if note is not None)
     return (*of_decision(question, attempt), *ours, *question.geometry.notes)
 
@@ -21,6 +25,14 @@ def of_decision(question: Question, attempt: Attempt) -> tuple[str, ...]:
         _across(attempt),
     )
     return tuple(note for note in found if note is not None)
+
+
+def _beyond(question: Question, attempt: Attempt) -> str | None:
+    """That an engine takes so long a context only when told how."""
+    most = question.geometry.max_position
+    if most is None or attempt.estimate.layout.context_tokens <= most:
+        return None
+    return f"config.json allows {most:,} tokens: an engine needs an extension for more"
 
 
 def _narrow(question: Question, attempt: Attempt) -> str | None:

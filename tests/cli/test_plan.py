@@ -57,6 +57,16 @@ def test_every_decision_fixed_by_hand(inhouse: Inhouse, config: Path) -> None:
     assert record["missing_bytes"] == 0 and record["cures"] == []
 
 
+def test_what_an_engine_has_logged_counts_beyond_the_config(inhouse: Inhouse, config: Path) -> None:
+    record = planned(
+        inhouse, str(config), "--gpus", "80GiB", "--max-model-len", "262144",
+        "--available-kv-gib", "6.94", code=FIT,
+    )  # fmt: skip
+    assert record["layout"]["context_tokens"] == 262144
+    assert record["needed_kv_bytes"] == pytest.approx(32 * GIB, rel=1e-3)
+    assert any("config.json allows 131,072 tokens" in note for note in record["notes"])
+
+
 def test_the_sum_is_whole(inhouse: Inhouse, config: Path) -> None:
     record = planned(inhouse, str(config), "--gpus", "80GiB", "--context", "32k")
     terms = ("weights_bytes_per_gpu", "activation_bytes", "graph_bytes", "other_bytes")
