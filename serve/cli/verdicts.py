@@ -9,7 +9,8 @@ from serve.cli import output
 from serve.plan import Verdict
 from serve.units import show_bytes, show_tokens
 
-_BAR_CELLS = 30
+# With the other columns a terminal of 80 holds it.
+_BAR_CELLS = 22
 _FULL, _PARTS = "█", " ▏▎▍▌▋▊▉"
 _BASES = {
     "headers": "every tensor's size is read from the files",
@@ -185,7 +186,7 @@ def _certainty(basis: str, low: int, high: int) -> str:
 
 def _compared(verdict: Verdict) -> tuple[str, ...]:
     estimate, speed = verdict.estimate, verdict.speed
-    missing = f"no, {show_bytes(estimate.missing_bytes)} short"
+    missing = f"-{show_bytes(estimate.missing_bytes)}"
     rates = ("", "", "")
     if speed and estimate.fits:
         rates = (
