@@ -6,7 +6,7 @@ from serve.catalog import ModelSpec
 from serve.cli import machine, output, rooms
 from serve.cli.planned import Finder
 from serve.cli.planning import settled
-from serve.errors import DoesNotFit, NotAllowed
+from serve.errors import DoesNotFit, NotAllowed, SettingsError
 from serve.hardware import Machine
 from serve.plan import Verdict, Wishes, judge
 from serve.settings import Settings
@@ -36,7 +36,7 @@ def chosen(
     """
     if NAME not in names:
         return names
-    choice = _best(settings, here or machine.read(settings, is_measured=True))
+    choice = _best(settings, here or this_machine(settings))
     estimate = choice.verdict.estimate
     context = show_tokens(estimate.layout.context_tokens)
     output.say(
@@ -46,17 +46,31 @@ def chosen(
     return tuple(dict.fromkeys(choice.spec.name if name == NAME else name for name in names))
 
 
+def this_machine(settings: Settings) -> Machine:
+    """As measured now, its memory's speed too: a processor is judged by it."""
+    return machine.read(settings, is_measured=True)
+
+
 def _best(settings: Settings, here: Machine) -> _Choice:
     finder = Finder(settings, settled(settings))
-    least = 0
+    least, slow = 0, None
     for spec in finder.recommended():
         planned = finder.known(spec) if _is_allowed(settings, spec) else None
         if planned is None or (here.device == "cpu" and planned.geometry.quant is not None):
             continue  # a processor gains nothing from 4 or 8 bits that it must unpack
-        verdict = judge(planned.geometry, here, _wishes(settings, spec), spec)
-        if _is_good(verdict):
+        try:
+            verdict = judge(planned.geometry, here, _wishes(settings, spec), spec)
+        except SettingsError as error:
+            if error.place != "plan":
+                raise
+            continue  # it cannot be cut as the settings want it, another one may
+        if _is_quick(verdict):
             return _Choice(spec, verdict)
+        if verdict.estimate.fits:
+            slow = _Choice(spec, verdict)
         least = verdict.estimate.missing_bytes
+    if slow is not None:  # the smallest is better than none
+        return slow
     raise DoesNotFit("auto", here.device, least, 0, (), "name a model, or see inhouse ls --catalog")
 
 
@@ -74,6 +88,6 @@ def _is_allowed(settings: Settings, spec: ModelSpec) -> bool:
     return True
 
 
-def _is_good(verdict: Verdict) -> bool:
+def _is_quick(verdict: Verdict) -> bool:
     speed = verdict.speed
     return verdict.estimate.fits and (speed is None or speed.decode_tokens_s >= _TOKENS_S)

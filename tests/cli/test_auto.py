@@ -1,13 +1,12 @@
 """`inhouse serve auto`: which model a machine gets."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from serve.catalog import load_catalog
-from serve.cli.auto import chosen
+from serve.cli.auto import chosen, this_machine
 from serve.errors import DoesNotFit
 from serve.hardware import Cpu, Machine, imagine
 from serve.settings import Settings, load
@@ -58,6 +57,18 @@ def test_a_processor_gets_what_it_can_read_aloud(settings: Settings) -> None:
     assert on(settings, fast).startswith("qwen3-")
 
 
+def test_where_nothing_is_quick_the_smallest_is_better_than_none(settings: Settings) -> None:
+    assert on(settings, processor(20, 10**8)) == "smollm2-135m-instruct"
+
+
+def test_what_cannot_be_cut_as_wished_is_passed_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INHOUSE_ENGINE_TENSOR_PARALLEL", "3")
+    # Of the recommended ones only the starter's 9 heads are divided by 3.
+    assert on(load({}, os.environ), imagine("3x H100")) == "smollm2-135m-instruct"
+
+
 def test_policy_is_heeded(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INHOUSE_POLICY_SOURCES", "wheel")
     assert on(load({}, os.environ), imagine("8x H200")) == "smollm2-135m-instruct"
@@ -76,6 +87,7 @@ def test_names_stay_and_none_is_served_twice(settings: Settings) -> None:
 
 
 def test_the_processor_s_memory_is_measured_before_it_is_judged(settings: Settings) -> None:
+    here = this_machine(settings)
+    assert here.cpu.bandwidth, "of a busy machine it is measured too, but not kept"
     (name,) = chosen(settings, ("auto",))
-    measured = json.loads((settings.paths.home / "bandwidth.json").read_text())
-    assert measured and name != "auto"
+    assert name in {spec.name for spec in load_catalog().specs if spec.facts.recommended}
