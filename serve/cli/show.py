@@ -14,7 +14,7 @@ from serve.cli.output import day
 from serve.errors import NotPulled, WeightsDamaged
 from serve.settings import Settings
 from serve.store import Weights
-from serve.units import show_bytes
+from serve.units import show_bytes, show_tokens
 
 Model = Annotated[str, typer.Argument(help="A name, alias or repository.", metavar="MODEL")]
 
@@ -89,13 +89,8 @@ def _context(spec: ModelSpec) -> str:
     """`32k`, or `32k–128k` where the model has an extension that can be switched on."""
     extension = spec.extension
     if extension is None or extension.engine_args is None:
-        return _short(spec.context_tokens)
-    return f"{_short(spec.context_tokens)}–{_short(extension.context_tokens)}"
-
-
-def _short(tokens: int) -> str:
-    """`128k` for 131,072."""
-    return f"{tokens // 1024}k" if tokens % 1024 == 0 else f"{tokens:,}"
+        return show_tokens(spec.context_tokens)
+    return f"{show_tokens(spec.context_tokens)}–{show_tokens(extension.context_tokens)}"
 
 
 def _weights(settings: Settings, spec: ModelSpec) -> Weights | None:

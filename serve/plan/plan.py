@@ -1,9 +1,8 @@
 """What is wished, what is weighed, what was decided: where and with which limits models run."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from serve.catalog import ModelSpec
 from serve.profiles import ProfileKey
@@ -209,6 +208,3 @@ class Plan:
     device_name: str = ""
     is_calibrated: bool = False
     key: ProfileKey | None = None
-
-
-Config = Mapping[str, Any]
