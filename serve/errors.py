@@ -12,28 +12,24 @@ InhouseError
 │  └─ StartFailed · StartTimedOut · EngineDied · Quarantined
 ├─ ServeError
 │  └─ PortTaken · OpenDoor · NotRunning · AlreadyRunning · ControlLost · GatewayDied
+├─ LedgerError
+│  └─ LedgerUnavailable · LedgerNewer · UnknownKey · AuditBroken
 └─ RequestError
    ├─ BadRequest · BodyTooLarge · Unauthorized · RouteNotFound · MethodNotAllowed
-   └─ ModelNotServed · ModelNotReady · ShuttingDown · EngineGone
+   ├─ ModelNotServed · ModelNotReady · ShuttingDown · EngineGone
+   ├─ Forbidden · KeyExpired · RateLimited · TooLongForLimit · QueueFull · QueueTimeout
+   └─ Poisonous · NotEnabled · NoSuchObject
+
+ServeError, LedgerError, RequestError and the root lie in `serve/serving_errors.py`.
 
 No HTTP status, no exit code, no hint lives here: `gateway/errors.py` and `cli/errors.py` hold one
 table each, and a house test demands every leaf in both.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-
-@dataclass(eq=False)
-class InhouseError(Exception):
-    """The root. Every field is a fact that an edge may put into words."""
-
-    def __str__(self) -> str:
-        facts = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
-        return f"{type(self).__name__}({facts})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+from serve.serving_errors import *  # noqa: F403  (all of it is meant to be found here)
+from serve.serving_errors import InhouseError
 
 
 @dataclass(eq=False)
@@ -267,131 +263,6 @@ class Quarantined(EngineError):
     model: str
     deaths: int
     cause: str
-
-
-@dataclass(eq=False)
-class ServeError(InhouseError):
-    """The supervisor cannot start, or cannot be reached."""
-
-
-@dataclass(eq=False)
-class PortTaken(ServeError):
-    """Somebody else listens there."""
-
-    host: str
-    port: int
-    verb: str = "serve"  # who wanted to
-
-
-@dataclass(eq=False)
-class OpenDoor(ServeError):
-    """A bind beyond loopback without an API key."""
-
-    host: str
-
-
-@dataclass(eq=False)
-class NotRunning(ServeError):
-    """Nobody answers at control.sock."""
-
-    socket: str
-
-
-@dataclass(eq=False)
-class AlreadyRunning(ServeError):
-    """Another supervisor holds control.sock."""
-
-    socket: str
-
-
-@dataclass(eq=False)
-class ControlLost(ServeError):
-    """The supervisor went away in the middle of an answer, or gave one we cannot read."""
-
-    reason: str
-
-
-@dataclass(eq=False)
-class GatewayDied(ServeError):
-    """The gateway process ends again and again."""
-
-    exit_code: int
-    log_path: str
-
-
-@dataclass(eq=False)
-class RequestError(InhouseError):
-    """A request that we, not the engine, answer with an error."""
-
-
-@dataclass(eq=False)
-class BadRequest(RequestError):
-    """The body is not what the route takes."""
-
-    problem: str
-    param: str | None = None
-
-
-@dataclass(eq=False)
-class BodyTooLarge(RequestError):
-    """More bytes than `server.max_body`."""
-
-    limit_bytes: int
-
-
-@dataclass(eq=False)
-class Unauthorized(RequestError):
-    """No key, or one that nobody knows."""
-
-    has_key: bool
-
-
-@dataclass(eq=False)
-class RouteNotFound(RequestError):
-    """No such path."""
-
-    method: str
-    path: str
-
-
-@dataclass(eq=False)
-class MethodNotAllowed(RequestError):
-    """The path is there, the method is not."""
-
-    method: str
-    path: str
-
-
-@dataclass(eq=False)
-class ModelNotServed(RequestError):
-    """The roster has no model of this name."""
-
-    name: str
-    near: tuple[str, ...] = ()
-
-
-@dataclass(eq=False)
-class ModelNotReady(RequestError):
-    """The model is wanted, but no replica of it can answer now."""
-
-    name: str
-    state: str  # "starting", "restarting", "quarantined"
-    retry_after_s: int
-
-
-@dataclass(eq=False)
-class ShuttingDown(RequestError):
-    """We drain; come back later."""
-
-    retry_after_s: int
-
-
-@dataclass(eq=False)
-class EngineGone(RequestError):
-    """The engine went away before, or in the middle of, its answer."""
-
-    model: str
-    is_started: bool  # the head of the answer had been passed on already
 
 
 def leaves(root: type[InhouseError] = InhouseError) -> list[type[InhouseError]]:

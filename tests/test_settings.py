@@ -9,7 +9,8 @@ import pytest
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from serve.errors import SettingsError
-from serve.settings import Secret, Settings, kinds, load, table, without_secrets
+from serve.settings import Settings, kinds, load, table, without_secrets
+from serve.settings.kinds import Secret
 from serve.units import parse_bytes, parse_seconds
 
 File = Callable[[str], Path]

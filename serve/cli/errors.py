@@ -122,6 +122,15 @@ def _timed_out_hint(e: errors.StartTimedOut) -> str:
     return f"{_log_hint(e)}, or allow more: --start-timeout {e.waited_s * 2:.0f}s"
 
 
+# What only a client of the API is told, by the gateway's words; here for completeness.
+_REFUSALS = (
+    errors.KeyExpired, errors.Forbidden, errors.Poisonous, errors.NotEnabled, errors.NoSuchObject,
+    errors.RateLimited, errors.TooLongForLimit, errors.QueueFull, errors.QueueTimeout,
+)  # fmt: skip
+REFUSED = Words(
+    lambda e: f"the request was refused: {e}", lambda e: "inhouse key ls; inhouse ps", REQUEST
+)
+
 TABLE: dict[type[InhouseError], Words] = {
     errors.SettingsError: Words(
         _settings_sentence,
@@ -313,6 +322,25 @@ TABLE: dict[type[InhouseError], Words] = {
     errors.ShuttingDown: Words(
         lambda e: "the server is about to stop", lambda e: "inhouse serve", SERVE
     ),
+    errors.LedgerUnavailable: Words(
+        lambda e: f"the ledger cannot be used: {e.url}: {e.reason}",
+        lambda e: "check ledger.url, the database and the disk",
+        STORE,
+    ),
+    errors.LedgerNewer: Words(
+        lambda e: f"a newer Inhouse has written the ledger: {e.url} (revision {e.revision})",
+        lambda e: "use that version, or another ledger.url",
+        STORE,
+    ),
+    errors.UnknownKey: Words(
+        lambda e: f"no such key: {e.name}", lambda e: _near(e.near) or "inhouse key ls", USAGE
+    ),
+    errors.AuditBroken: Words(
+        lambda e: f"the audit log was changed: record {e.at}: {e.problem}",
+        lambda e: "compare it with what was exported before; keep a copy of it as it is",
+        STORE,
+    ),
+    **dict.fromkeys(_REFUSALS, REFUSED),
     errors.EngineGone: Words(
         lambda e: (
             f"the engine of {e.model} went away "

@@ -48,6 +48,9 @@ _PANELS = {
     "hub": "Hugging Face Hub",
     "policy": "Policy",
     "mirror": "Mirror",
+    "request": "One request",
+    "ledger": "Ledger",
+    "traces": "Traces",
     "log": "Log",
 }
 _METAVARS = {

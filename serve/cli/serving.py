@@ -26,8 +26,8 @@ from serve.control import Status, serve_control
 from serve.engine import EnginePool, PoolConfig
 from serve.errors import GatewayDied
 from serve.fleet import Fleet, FleetConfig, GatewayConfig, GatewayPool
-from serve.ledger import digest_key
 from serve.lock import Lock
+from serve.quota import Key, digest_key
 from serve.settings import Settings, without_secrets
 from serve.store import Store
 from serve.units import show_seconds
@@ -217,9 +217,14 @@ def _fleet_config(settings: Settings, engine_version: str) -> FleetConfig:
     key = settings.server.api_key
     return FleetConfig(
         wishes=replace(settled(settings), engine_version=engine_version),
-        key_digests=frozenset({digest_key(key.get_secret_value())}) if key else frozenset(),
+        keys=(_own_key(key.get_secret_value()),) if key else None,
         drain_s=settings.server.drain,
         book=rooms.book(settings),
         engine_args=settings.engine.args,
         lessons=rooms.lessons(settings),
     )
+
+
+def _own_key(text: str) -> Key:
+    """The one that `server.api_key` names: it may do everything."""
+    return Key("api-key", digest_key(text), "default", scopes=("inference", "admin", "metrics"))

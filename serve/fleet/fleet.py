@@ -20,6 +20,7 @@ from serve.hardware import Machine
 from serve.log import fields
 from serve.plan import Plan, Subject, Wishes, make_plan
 from serve.profiles import Lessons, ProfileBook
+from serve.quota import Key
 from serve.roster import Roster
 from serve.shape import Geometry
 from serve.store import Store, Weights
@@ -29,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FleetConfig:
-    """`key_digests`: SHA-256 (hex) of the keys that may enter. `drain_s`: see `Fleet.unload`.
+    """`keys`: who may enter, None: everybody. `drain_s`: see `Fleet.unload`.
     `book`: where measurements are kept, None: nowhere. `engine_args`: the operator's own flags,
     under which they were taken. `lessons`: what failed starts have taught."""
 
     wishes: Wishes
-    key_digests: frozenset[str]
+    keys: tuple[Key, ...] | None
     drain_s: float
     book: ProfileBook | None = None
     engine_args: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class Fleet:
         # Two engines that measure free memory at the same moment both take it (vLLM's own
         # profiling asserts against it), so starts go one after another.
         self._starting = asyncio.Lock()
-        self._roster = Roster(key_digests=config.key_digests)
+        self._roster = Roster(keys=config.keys or (), is_open=config.keys is None)
         self._news = asyncio.Event()
 
     async def adopt(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -223,7 +224,8 @@ class Fleet:
         self._roster = Roster(
             version=self._roster.version + 1,
             models=tuple(keeper.served() for keeper in self._keepers.values()),
-            key_digests=self._config.key_digests,
+            keys=self._roster.keys,
+            is_open=self._roster.is_open,
             is_draining=self._roster.is_draining if is_draining is None else is_draining,
         )
         self._news.set()

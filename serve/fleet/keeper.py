@@ -109,7 +109,7 @@ class Keeper:
     def served(self) -> ServedModel:
         """This model as the roster shows it."""
         ready = self.status.state == "ready" and self.status.socket is not None
-        replicas = (Replica(self.status.replica, self.status.socket or ""),) if ready else ()
+        replicas = (Replica(self.status.replica, f"unix:{self.status.socket}"),) if ready else ()
         return ServedModel(
             name=self.spec.name,
             aliases=self.spec.aliases,

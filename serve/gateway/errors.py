@@ -68,6 +68,32 @@ def _say_not_ready(error: errors.ModelNotReady) -> str:
     return f"The model {_short(error.name)} is not ready yet: {error.state}. Please try again."
 
 
+_LIMITS = {
+    "rpm": "requests per minute",
+    "tpm": "tokens per minute",
+    "concurrency": "requests at once",
+    "tokens_per_day": "tokens per day",
+    "tokens_per_month": "tokens per month",
+    "nanos_per_day": "the budget of the day",
+    "nanos_per_month": "the budget of the month",
+}
+
+
+def _say_forbidden(error: errors.Forbidden) -> str:
+    if error.reason == "model":
+        return f"This API key may not use the model {_short(error.name)}."
+    return f"This API key may not do this: {error.reason} {_short(error.name)}."
+
+
+def _say_limited(error: errors.RateLimited) -> str:
+    return f"A limit of this {error.owner} is reached: {_LIMITS[error.what]}. Please try later."
+
+
+def _say_too_long(error: errors.TooLongForLimit) -> str:
+    limit = _LIMITS[error.what]
+    return f"This request needs more than a limit of this {error.owner} ever allows: {limit}."
+
+
 _INTERNAL = _failed(500, "internal_error", "Something went wrong in the server.")
 _UNAVAILABLE = _failed(503, "unavailable", "The model cannot be served at the moment.")
 
@@ -88,6 +114,39 @@ TABLE: dict[type[InhouseError], Row] = {
     ),
     errors.ModelNotServed: _asked("model_not_found", _say_model, status=404, param="model"),
     errors.UnknownModel: _asked("model_not_found", _say_model, status=404, param="model"),
+    errors.KeyExpired: _asked("key_expired", lambda error: "This API key has expired.", status=401),
+    errors.Forbidden: _asked("forbidden", _say_forbidden, status=403),
+    errors.Poisonous: _asked(
+        "request_blocked",
+        lambda error: (
+            f"This very request was there each time that the engine of {_short(error.model)} died; "
+            "it is not tried again."
+        ),
+        status=422,
+    ),
+    errors.NotEnabled: _asked(
+        "not_enabled",
+        lambda error: f"The operator has not turned on {error.what} ({error.setting}).",
+        status=403,
+    ),
+    errors.NoSuchObject: _asked(
+        "not_found", lambda error: f"There is no {error.kind} {_short(error.id)} here.", status=404
+    ),
+    # what somebody has used up
+    errors.RateLimited: Row(429, "rate_limit_error", "rate_limit_exceeded", _say_limited),
+    errors.TooLongForLimit: _asked("limit_too_small", _say_too_long),
+    errors.QueueFull: Row(
+        429,
+        "rate_limit_error",
+        "queue_full",
+        lambda error: f"Too many requests wait for {_short(error.model)}. Please try again.",
+    ),
+    errors.QueueTimeout: Row(
+        503,
+        "server_error",
+        "queue_timeout",
+        lambda error: f"No place became free at {_short(error.model)}. Please try again.",
+    ),
     # what we cannot do now
     errors.ModelNotReady: Row(503, "server_error", "model_not_ready", _say_not_ready, "model"),
     errors.ShuttingDown: _failed(503, "shutting_down", "The server is shutting down."),
@@ -123,11 +182,18 @@ TABLE: dict[type[InhouseError], Row] = {
     errors.PortTaken: _INTERNAL,
     errors.OpenDoor: _INTERNAL,
     errors.AlreadyRunning: _INTERNAL,
+    errors.LedgerUnavailable: _INTERNAL,
+    errors.LedgerNewer: _INTERNAL,
+    errors.UnknownKey: _INTERNAL,
+    errors.AuditBroken: _INTERNAL,
 }
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",

@@ -51,7 +51,10 @@ async def _scrape(served: Served, pool: Pool) -> dict[str, str]:
     """The text of every engine that answers in time, by replica."""
     replicas = [replica for model in served.roster.models for replica in model.replicas]
     texts = await asyncio.gather(
-        *(pool.fetch(replica.socket, "/metrics", _SCRAPE_TIMEOUT_S) for replica in replicas)
+        *(
+            pool.fetch(replica.address.removeprefix("unix:"), "/metrics", _SCRAPE_TIMEOUT_S)
+            for replica in replicas
+        )
     )
     pairs = zip(replicas, texts, strict=True)
     return {replica.id: text.decode() for replica, text in pairs if text is not None}

@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import defaultdict
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import dataclass
 
 from starlette.types import Receive, Send
 
@@ -16,7 +14,7 @@ from serve.gateway.body import model_of, read_body, with_model
 from serve.gateway.metrics import CLIENT_LEFT, Metrics, Series
 from serve.gateway.served import DRAIN_RETRY_S, Served
 from serve.gateway.upstream import Connection, Pool
-from serve.roster import Replica, ServedModel, choose
+from serve.roster import Chooser, Replica, ServedModel
 
 _logger = logging.getLogger(__name__)
 
@@ -76,8 +74,7 @@ class Relay:
         self._pool = pool
         self._metrics = metrics
         self._max_body = max_body
-        self._running: defaultdict[str, int] = defaultdict(int)
-        self._ties = count()
+        self._chooser = Chooser()
 
     async def __call__(self, request: Request) -> None:
         """Answer one request; a RequestError only while nothing has been sent to the client."""
@@ -122,10 +119,9 @@ class Relay:
 
     async def _try_replicas(self, call: _Call) -> None:
         """Ask the best replica; another one only if nothing at all could be sent to it."""
-        left = call.model
-        while left.replicas:
-            replica = choose(left, self._running, next(self._ties))
-            self._running[replica.id] += 1
+        failed: frozenset[str] = frozenset()
+        while (lease := self._chooser.pick(call.model, call.body, b"", failed)) is not None:
+            replica = lease.replica
             try:
                 connection = await self._ask(call, replica)
                 if call.has_left:
@@ -133,14 +129,11 @@ class Relay:
                 if connection is not None and connection.is_headed:
                     return await self._pass_on(call, connection)
             finally:
-                self._running[replica.id] -= 1
-                if not self._running[replica.id]:
-                    del self._running[replica.id]
+                lease.end()
             self._note_loss(call.model, replica)
             if connection is not None:
                 break
-            others = tuple(other for other in left.replicas if other.id != replica.id)
-            left = replace(left, replicas=others)
+            failed |= {replica.id}
         await self._break_off(call, 502, EngineGone(call.model.name, is_started=False))
 
     async def _ask(self, call: _Call, replica: Replica) -> Connection | None:
@@ -149,7 +142,7 @@ class Relay:
         An engine closes idle connections after some seconds, perhaps just now: one that was idle
         and ends without a single byte has not been asked, so a fresh one is.
         """
-        connection = await self._pool.get(replica.socket)
+        connection = await self._pool.get(replica.address.removeprefix("unix:"))
         while connection is not None and not call.has_left:
             call.connection = connection
             connection.send(call.head, call.body)
@@ -157,7 +150,7 @@ class Relay:
                 await connection.changed()
             if connection.is_headed or connection.has_bytes or not connection.is_reused:
                 return connection
-            connection = await self._pool.get(replica.socket, is_fresh=True)
+            connection = await self._pool.get(replica.address.removeprefix("unix:"), is_fresh=True)
         call.connection = connection
         return connection
 

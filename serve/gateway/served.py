@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from serve.errors import ModelNotReady, ModelNotServed, ShuttingDown
-from serve.ledger import Keyring
+from serve.quota import Keyring
 from serve.roster import Roster, ServedModel
 
 _RETRY_AFTER_S = {"starting": 5, "restarting": 5, "quarantined": 60}
@@ -22,7 +22,7 @@ class Served:
 
     def update(self, roster: Roster) -> None:
         self.roster = roster
-        self.keyring = Keyring(roster.key_digests)
+        self.keyring = Keyring(roster.keys)
         self._by_name: dict[str, ServedModel] = {}
         cards = []
         for model in roster.models:

@@ -1,5 +1,3 @@
-"""Who may enter: API keys, known by their digests only."""
+"""Keys, usage and the audit log, in SQLite or PostgreSQL."""
 
-from serve.ledger.keys import Keyring, digest_key
-
-__all__ = ["Keyring", "digest_key"]
+__all__: list[str] = []

@@ -1,7 +1,7 @@
 """What can be served now: the snapshot, its feed, and the choice of a replica."""
 
-from serve.roster.choice import choose
+from serve.roster.choice import Chooser
 from serve.roster.feed import follow
 from serve.roster.roster import Replica, Roster, ServedModel, State
 
-__all__ = ["Replica", "Roster", "ServedModel", "State", "choose", "follow"]
+__all__ = ["Chooser", "Replica", "Roster", "ServedModel", "State", "follow"]

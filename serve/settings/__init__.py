@@ -4,7 +4,7 @@ In: flags, an environment, a file. Out: `Settings`, or a refusal that names plac
 """
 
 from serve.settings.groups import Setting, Settings, table
-from serve.settings.kinds import Secret
 from serve.settings.reading import load, without_secrets
+from serve.settings.sections import ModelTerms
 
-__all__ = ["Secret", "Setting", "Settings", "load", "table", "without_secrets"]
+__all__ = ["ModelTerms", "Setting", "Settings", "load", "table", "without_secrets"]

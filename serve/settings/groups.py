@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from serve.quota import Tenant
 from serve.settings.kinds import (
     PLACE,
     SECRET,
@@ -20,6 +21,7 @@ from serve.settings.kinds import (
     one_of,
     whole,
 )
+from serve.settings.sections import ModelTerms
 from serve.sources import KINDS
 from serve.sources import Kind as SourceKind
 from serve.units import parse_bytes, parse_seconds, parse_tokens
@@ -57,6 +59,21 @@ class Server:
     gateways: int = _row(whole(1, 64), 1, "Gateway processes that share the port.")
     max_body: int = _row(_BYTES, 32 * 2**20, "Largest request body.")
     drain: float = _row(_SECONDS, 30.0, "How long a stop waits for running requests.")
+    wait: float = _row(_SECONDS, 120.0, "How long a request waits for its turn, or its model.")
+    queue: int = _row(whole(0), 1000, "Requests that may wait for one model.")
+    head_timeout: float = _row(_SECONDS, 10.0, "How long a request's head may take to come.")
+    body_timeout: float = _row(_SECONDS, 60.0, "How long a body may pause while it comes.")
+    tls_cert: Path | None = _row(PLACE, None, "Certificate chain (PEM); read anew when it changes.")
+    tls_key: Path | None = _row(PLACE, None, "Its private key (PEM).")
+    tls_client_ca: Path | None = _row(
+        PLACE, None, "Who signs clients' certificates (PEM); without one nobody enters."
+    )
+    trusted_proxies: tuple[str, ...] = _row(
+        many(TEXT), (), "Networks (CIDR) of proxies whose X-Forwarded-For is believed."
+    )
+    batches: Literal["off", "on"] = _row(
+        one_of("off", "on"), "off", "Files and batches; they put text on the disk, encrypted."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +160,45 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What one request may ask for, so that it cannot hurt an engine that all share."""
+
+    max_depth: int = _row(_COUNT, 64, "Deepest nesting of a body.")
+    max_n: int = _row(_COUNT, 16, "Most answers to one prompt (n, best_of), most prompts in one.")
+    max_logprobs: int = _row(whole(0), 20, "Most logprobs per token.")
+    max_stops: int = _row(whole(0), 16, "Most stop sequences.")
+    max_grammar: int = _row(_BYTES, 64 * 2**10, "Largest regex, grammar or JSON schema.")
+    media_hosts: tuple[str, ...] = _row(
+        many(TEXT), (), "Hosts that images and sounds may be fetched from; empty: none."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Keys, usage and the audit log."""
+
+    url: str | None = _row(TEXT, None, "Database (postgresql://…); default SQLite in paths.home.")
+    commit: Literal["group", "each"] = _row(
+        one_of("group", "each"), "group",
+        "The journal is on the disk every 20 ms, or before each answer ends.",
+    )  # fmt: skip
+    retention: int | None = _row(_COUNT, None, "Days that usage is kept; default: for ever.")
+    audit: Literal["admin", "refusals", "all"] = _row(
+        one_of("admin", "refusals", "all"), "refusals",
+        "What the audit log holds: admin actions; refusals too; or every request.",
+    )  # fmt: skip
+    audit_retention: int = _row(_COUNT, 180, "Days that the audit log is kept.")
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """OpenTelemetry, without any content."""
+
+    endpoint: str | None = _row(TEXT, None, "Where traces go (OTLP over HTTP); default: nowhere.")
+    sample: float = _row(number(0, most=1), 1.0, "Share of requests that are traced.")
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is said on stderr."""
 
@@ -161,10 +217,17 @@ class Settings:
     hub: Hub = Hub()
     policy: Policy = Policy()
     mirror: Mirror = Mirror()
+    request: Request = Request()
+    ledger: Ledger = Ledger()
+    traces: Traces = Traces()
     log: Log = Log()
+    models: tuple[ModelTerms, ...] = field(default=(), metadata={"is_section": True})
+    tenants: tuple[Tenant, ...] = field(default=(), metadata={"is_section": True})
 
 
-GROUPS: dict[str, type[Any]] = {each.name: type(each.default) for each in fields(Settings)}
+GROUPS: dict[str, type[Any]] = {
+    each.name: type(each.default) for each in fields(Settings) if "is_section" not in each.metadata
+}
 _OWN_VARIABLES = {
     "paths.home": "INHOUSE_HOME",
     "paths.run": "INHOUSE_RUN",

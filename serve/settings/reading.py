@@ -5,6 +5,7 @@ A setting's value comes from the first of: flag, environment, `inhouse.yaml`, de
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from serve.errors import SettingsError
 from serve.settings.groups import GROUPS, Setting, Settings, table
 from serve.settings.kinds import Wrong
+from serve.settings.sections import SECTIONS, read_sections
 
 CONFIG_VARIABLE = "INHOUSE_CONFIG"
 
@@ -42,9 +44,9 @@ def load(
     for key, default in _default_paths(environ).items():
         put(key, default, "default")
     path = _config_file(file, environ)
-    if path is not None:
-        for key, value in _read_file(path).items():
-            put(key, value, str(path))
+    content = _read_yaml(path) if path is not None else {}
+    for key, value in _flat(content, str(path)).items():
+        put(key, value, str(path))
     _refuse_unknown_variables(environ)
     for setting in table():
         text = environ.get(setting.variable, "")
@@ -53,7 +55,8 @@ def load(
     for key, value in flags.items():
         _check_key(f"flag {key}", key, known)
         put(key, value, f"flag {key}")
-    return _made({key: _at_home(value, environ) for key, value in values.items()}, places)
+    made = _made({key: _at_home(value, environ) for key, value in values.items()}, places)
+    return replace(made, **read_sections(content, str(path)))
 
 
 def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> Settings:
@@ -97,18 +100,17 @@ def _config_file(file: Path | None, environ: Mapping[str, str]) -> Path | None:
     return usual if usual.exists() else None
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    content = _read_yaml(path)
+def _flat(content: Any, place: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     known = [setting.key for setting in table()]
     if not isinstance(content, dict):
-        raise SettingsError(str(path), "", "must be a mapping of groups")
+        raise SettingsError(place, "", "must be a mapping of groups")
     for group, entries in content.items():
-        _check_key(str(path), f"{group}", GROUPS)
+        _check_key(place, f"{group}", (*GROUPS, *SECTIONS))
         if not isinstance(entries, dict | None):
-            raise SettingsError(str(path), f"{group}", "must be a mapping")
-        for name, value in (entries or {}).items():
-            _check_key(str(path), f"{group}.{name}", known)
+            raise SettingsError(place, f"{group}", "must be a mapping")
+        for name, value in ({} if group in SECTIONS else entries or {}).items():
+            _check_key(place, f"{group}.{name}", known)
             flat[f"{group}.{name}"] = _word(value)
     return flat
 

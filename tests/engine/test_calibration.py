@@ -88,7 +88,7 @@ async def _launched(home: Path, short_dir: Path, book: ProfileBook) -> ModelStat
     )
     async with EnginePool(config) as pool:
         fleet = Fleet(
-            FleetConfig(WISHES, frozenset(), 1.0, book),
+            FleetConfig(WISHES, None, 1.0, book),
             load_catalog(),
             _store(home),
             pool,

@@ -15,6 +15,7 @@ from serve.fleet import Fleet, FleetConfig
 from serve.hardware import Cpu, Machine
 from serve.plan import Wishes
 from serve.profiles import Lessons, ProfileBook
+from serve.quota import Key, digest_key
 from serve.store import Access, Store
 from tests.engine_unit.pools import pool_config, short_folder
 from tests.fakes.tiny import llama_file
@@ -71,7 +72,7 @@ async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Flee
     wishes, machine = changes.pop("wishes", Wishes()), changes.pop("machine", MACHINE)
     told = changes.pop("engine_args", ())
     lessons = Lessons(home / "lessons.json")
-    config = FleetConfig(wishes, frozenset({"k"}), 1.0, book, told, lessons)
+    config = FleetConfig(wishes, (Key("k", digest_key("k"), "t"),), 1.0, book, told, lessons)
     async with EnginePool(pool_config(home, **changes), lambda: 0) as pool:
         made = Fleet(config, load_catalog(catalog), store, pool, lambda: machine)
         try:

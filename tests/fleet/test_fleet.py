@@ -32,8 +32,8 @@ def test_a_model_is_loaded_once_for_all_who_ask(tmp_path: Path) -> None:
             (model,) = made.roster().models
             assert (model.name, model.aliases, model.state) == ("small", ("small-alias",), "ready")
             assert model.context_tokens == 2048
-            assert model.replicas[0].socket == statuses[0].socket
-            assert made.roster().key_digests == {"k"}
+            assert model.replicas[0].address == f"unix:{statuses[0].socket}"
+            assert [key.id for key in made.roster().keys] == ["k"]
 
     _in_house(check)
 

@@ -112,7 +112,7 @@ class Stack:
 
     def serve(self, name: str, *sockets: Path) -> None:
         replicas = tuple(
-            Replica(f"{name}-{number}", str(socket)) for number, socket in enumerate(sockets)
+            Replica(f"{name}-{number}", f"unix:{socket}") for number, socket in enumerate(sockets)
         )
         state = "ready" if replicas else "starting"
         model = ServedModel(name, (f"org/{name}",), state, 4096, 7, replicas)  # type: ignore[arg-type]
@@ -126,8 +126,7 @@ class Stack:
     def publish(self, roster: Roster) -> None:
         """Returns when the gateway has it."""
         self.control.publish(roster)
-        keys = self.control.roster.key_digests
-        if not keys:
+        if self.control.roster.is_open:
             wanted = {model.name: model.state for model in roster.models}
             until(lambda: self.states() == (wanted, roster.is_draining))
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve.ledger import digest_key
+from serve.quota import Key, digest_key
 from serve.roster import Replica, Roster, ServedModel
 from tests.fakes.vllm_words import ROUTES
 from tests.gateway.stack import FakeEngine, Stack, running_gateway
 
 KEY = "ih-test-key"
+KNOWN = Key("k1", digest_key(KEY), "t", scopes=("inference", "admin", "metrics"))
 GETS = ("/v1/models", "/v1/models/m", "/metrics")
 ODD = (
     "//v1/models", "/v1/../health", "/health/../v1/models", "/%68ealth", "/health%2f..",
@@ -28,8 +29,8 @@ HOSTS = ("localhost:4000/#@x", "localhost/health", "/health", "")
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A gateway that asks for a key; its model has no engine that answers."""
-    model = ServedModel("m", (), "ready", 1, 1, (Replica("m-0", "/none.sock"),))
-    roster = Roster(1, (model,), frozenset({digest_key(KEY)}))
+    model = ServedModel("m", (), "ready", 1, 1, (Replica("m-0", "unix:/none.sock"),))
+    roster = Roster(1, (model,), (KNOWN,), is_open=False)
     with running_gateway(tmp_path_factory.mktemp("locked"), roster) as stack:
         yield stack
 

@@ -1,15 +1,19 @@
 """The table of rooms, and who owns what. `ARCHITECTURE.md` shows the same table to people."""
 
-FLOOR_0 = frozenset({"errors", "units", "log", "shipped", "sources", "shape"})
+FLOOR_0 = frozenset(
+    {"errors", "units", "log", "shipped", "sources", "shape", "quota"} | {"serving_errors"}
+)
 
 # Room → the rooms that it may import, besides itself. The order is that of the floors.
 ROOMS: dict[str, frozenset[str]] = {
-    "errors": frozenset(),
+    "serving_errors": frozenset(),
+    "errors": frozenset({"serving_errors"}),
     "units": frozenset(),
     "log": frozenset(),
     "shipped": frozenset(),
     "sources": frozenset(),
     "shape": frozenset(),
+    "quota": frozenset(),
     "wire": FLOOR_0,
     "disk": FLOOR_0,
     "settings": FLOOR_0,
@@ -24,18 +28,20 @@ ROOMS: dict[str, frozenset[str]] = {
     "store": FLOOR_0 | {"disk", "catalog", "geometry", "policy", "lock"},
     "plan": FLOOR_0 | {"catalog", "hardware", "geometry", "profiles"},
     "roster": FLOOR_0,
-    "ledger": FLOOR_0,
+    "limits": FLOOR_0,
+    "journal": FLOOR_0 | {"disk"},
+    "ledger": FLOOR_0 | {"disk", "journal"},
     "bundle": FLOOR_0 | {"disk", "catalog", "policy", "store"},
     "mirror": FLOOR_0 | {"store"},
     "engine": FLOOR_0 | {"hardware", "profiles", "plan"},
     "fleet": FLOOR_0
     | {"wire", "settings", "catalog", "geometry", "profiles", "store", "hardware", "plan"}
     | {"engine", "roster"},
-    "gateway": FLOOR_0 | {"settings", "roster", "ledger"},
-    "control": FLOOR_0 | {"wire", "settings", "fleet", "ledger", "roster"},
+    "gateway": FLOOR_0 | {"disk", "roster", "limits", "journal"},
+    "control": FLOOR_0 | {"wire", "settings", "fleet", "journal", "ledger", "roster"},
     "cli": FLOOR_0
     | {"settings", "catalog", "hardware", "geometry", "profiles", "bench", "policy", "lock"}
-    | {"store", "plan", "roster"}
+    | {"store", "plan", "roster", "limits", "journal"}
     | {"wire", "disk", "ledger", "bundle", "mirror", "engine", "fleet", "gateway", "control"},
 }
 
@@ -89,7 +95,10 @@ IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("ledger/",),
     "alembic": ("ledger/",),
     "sqlite3": ("ledger/",),
-    "cryptography": ("bundle/",),
+    "cryptography": ("bundle/", "gateway/spool.py"),
+    "xxhash": ("roster/",),
+    "opentelemetry": ("gateway/traces.py",),
+    "psycopg": (),  # SQLAlchemy loads it
     "model_signing": ("bundle/openssf.py",),
     "tarfile": ("bundle/part.py",),
 }

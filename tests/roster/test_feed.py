@@ -9,7 +9,7 @@ from serve.errors import ControlLost, NotRunning
 from serve.roster import Replica, Roster, ServedModel, follow
 from tests.fakes.fake_control import FakeControl, running_control
 
-READY = ServedModel("m", ("alias",), "ready", 4096, 7, (Replica("m-0", "/run/m.sock"),))
+READY = ServedModel("m", ("alias",), "ready", 4096, 7, (Replica("m-0", "unix:/run/m.sock"),))
 ROSTER = Roster(1, (READY,), frozenset({"ab", "cd"}))
 
 

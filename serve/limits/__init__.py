@@ -1,0 +1,10 @@
+"""Who may come in now: limits, a bounded fair queue, reservations that are settled once.
+
+In: a request's key, tenant, model and size. Out: a ticket, a wait, or a refusal that names the
+limit. Refuses to know HTTP and engines.
+"""
+
+from serve.limits.admission import Admission, Ask, Ticket
+from serve.limits.table import Table
+
+__all__ = ["Admission", "Ask", "Table", "Ticket"]
