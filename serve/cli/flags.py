@@ -38,6 +38,15 @@ _NAMES = {
     "mirror.repos": "--repo",
     "mirror.key": "--key",
     "mirror.rate": "--rate",
+    "request.media_hosts": "--media-host",
+    "server.trusted_proxies": "--trusted-proxy",
+    "ledger.url": "--ledger",
+    "ledger.commit": "--journal-commit",
+    "ledger.retention": "--usage-days",
+    "ledger.audit": "--audit",
+    "ledger.audit_retention": "--audit-days",
+    "traces.endpoint": "--traces",
+    "traces.sample": "--traces-sample",
     "log.level": "--log-level",
 }
 _ARGUMENTS = ("server.models",)  # said without a flag: inhouse serve MODEL…
@@ -60,6 +69,20 @@ _METAVARS = {
     "server.host": "ADDRESS",
     "server.max_body": "SIZE",
     "server.drain": "TIME",
+    "server.wait": "TIME",
+    "server.head_timeout": "TIME",
+    "server.body_timeout": "TIME",
+    "server.tls_cert": "FILE",
+    "server.tls_key": "FILE",
+    "server.tls_client_ca": "FILE",
+    "server.trusted_proxies": "NETWORK",
+    "request.max_grammar": "SIZE",
+    "request.media_hosts": "HOST",
+    "ledger.url": "URL",
+    "ledger.retention": "DAYS",
+    "ledger.audit_retention": "DAYS",
+    "traces.endpoint": "URL",
+    "traces.sample": "SHARE",
     "engine.python": "FILE",
     "engine.dtype": "FORMAT",
     "engine.kv_cache": "SIZE",
@@ -145,7 +168,7 @@ def _default(setting: Setting) -> str:
             return ""
         case Path():
             return f" (${setting.variable})"  # what it is then is known at the run only
-        case float(seconds):
+        case float(seconds) if _METAVARS.get(setting.key) == "TIME":
             return f" (default {show_seconds(seconds)})"
         case int(size) if _METAVARS.get(setting.key) == "SIZE":
             return f" (default {show_bytes(size)})"

@@ -38,11 +38,12 @@ def listen(host: str, port: int, has_key: bool, verb: str = "serve") -> socket.s
     return listener
 
 
-def url(listener: socket.socket) -> str:
+def url(listener: socket.socket, is_tls: bool = False) -> str:
     """How the socket is reached from this machine: `http://127.0.0.1:8000`."""
     address, port = listener.getsockname()[:2]
     address = _WILDCARDS.get(address, address)
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{address}]:{port}" if ":" in address else f"{scheme}://{address}:{port}"
 
 
 def _resolve(host: str, port: int, verb: str) -> tuple[socket.AddressFamily, str]:

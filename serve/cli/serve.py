@@ -41,7 +41,9 @@ def serve(
     as_json: JsonFlag = False,
 ) -> None:
     """Serve models behind one OpenAI-style API."""
-    names = chosen(settings, tuple(models or settings.server.models or (STARTER,)))
+    foreign = tuple(model.name for model in settings.models if model.urls)
+    wished = tuple(models or settings.server.models or foreign or (STARTER,))
+    names = chosen(settings, wished)
     has_key = settings.server.api_key is not None
 
     def ready(status: Status) -> None:

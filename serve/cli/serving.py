@@ -1,13 +1,14 @@
 """The supervisor: every room put together, started in order and ended in order."""
 
 import asyncio
-import json
 import os
+import resource
+import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ import httpx
 from serve import __version__
 from serve.catalog import Catalog, ModelSpec
 from serve.cli import live, machine, output, rooms
+from serve.cli.bookkeeping import Bookkeeping, has_keys, open_books
+from serve.cli.front import gateway_config
 from serve.cli.listening import listen, url
 from serve.cli.locked import wished_specs
 from serve.cli.planning import settled
@@ -25,9 +28,9 @@ from serve.cli.threads import DaemonThreads
 from serve.control import Status, serve_control
 from serve.engine import EnginePool, PoolConfig
 from serve.errors import GatewayDied
-from serve.fleet import Fleet, FleetConfig, GatewayConfig, GatewayPool
+from serve.fleet import Fleet, FleetConfig, GatewayPool
+from serve.ledger import Books
 from serve.lock import Lock
-from serve.quota import Key, digest_key
 from serve.settings import Settings, without_secrets
 from serve.store import Store
 from serve.units import show_seconds
@@ -35,6 +38,7 @@ from serve.units import show_seconds
 _GATEWAY_READY_S = 30.0
 _GATEWAY_POLL_S = 0.05
 _GATEWAY_TRIES = 3
+_SPOOL_KEY_BYTES = 32
 # A gateway ends its drain by itself, and tells its clients; only then it may be killed.
 _LAST_WORDS_S = 2.0
 
@@ -51,13 +55,29 @@ def run(
     What can be known to fail is found out first: names, lock, runtime, port, another supervisor.
     A first load that fails ends it all and is raised.
     """
+    # A core file has in it what somebody has typed; children inherit this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     catalog, store = rooms.catalog(settings), rooms.store(settings, lock)
-    specs = tuple(wished_specs(catalog, names, lock))
-    engines = _pool_config(settings)
+    foreign = foreign_names(settings)
+    own = tuple(name for name in names if name.casefold() not in foreign)
+    specs = tuple(wished_specs(catalog, own, lock)) if own or not names else ()
+    wanted = (*(spec.name for spec in specs), *(name for name in names if name not in own))
+    engines = _pool_config(settings) if specs else None
     server = settings.server
-    with listen(server.host, server.port, server.api_key is not None) as listener:
-        supervisor = _Supervisor(settings, catalog, store, engines, listener)
-        asyncio.run(supervisor.run(specs, ready))
+    books = open_books(settings)
+    with listen(server.host, server.port, has_keys(settings, books)) as listener:
+        supervisor = _Supervisor(settings, catalog, store, engines, listener, books)
+        asyncio.run(supervisor.run(specs, wanted, ready))
+
+
+def foreign_names(settings: Settings) -> frozenset[str]:
+    """Every name of a model that somebody else serves, in lower case."""
+    return frozenset(
+        name.casefold()
+        for model in settings.models
+        if model.urls
+        for name in (model.name, *model.aliases)
+    )
 
 
 class _Stop:
@@ -85,71 +105,89 @@ class _Supervisor:
         settings: Settings,
         catalog: Catalog,
         store: Store,
-        engines: PoolConfig,
+        engines: PoolConfig | None,
         listener: socket.socket,
+        books: Books,
     ) -> None:
         self._settings = settings
-        self._runtime = engines.runtime.name
+        self._runtime = engines.runtime.name if engines else ""
         self._listener = listener
-        self._address = url(listener)
+        self._address = url(listener, is_tls=settings.server.tls_cert is not None)
         self._started_at = time.time()
         self._store = store
-        self._pool = EnginePool(engines)
-        fleet = _fleet_config(settings, engines.runtime.vllm_version)
+        self._pool = EnginePool(engines) if engines else None
+        fleet = _fleet_config(settings, engines.runtime.vllm_version if engines else "")
         self._fleet = Fleet(fleet, catalog, store, self._pool, partial(machine.read, settings))
         self._gateways: GatewayPool | None = None
+        self._books = Bookkeeping(settings, books, self._fleet.set_keys, self._fleet.energy)
+        self._spool_key = secrets.token_bytes(_SPOOL_KEY_BYTES)  # nowhere but here
 
-    async def run(self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]) -> None:
+    async def run(
+        self,
+        specs: tuple[ModelSpec, ...],
+        names: tuple[str, ...],
+        ready: Callable[[Status], None],
+    ) -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(DaemonThreads())
         stop = _Stop(self._settings.server.drain)
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(signum, stop.ask)
         socket_path = rooms.control_socket(self._settings)
-        async with serve_control(socket_path, self._fleet, self._facts, stop.ask), self._pool:
-            self._pool.keep_spares()
-            await self._fleet.adopt(tuple(spec.name for spec in specs))
-            gateways = self._gateways = self._start_gateways(socket_path.as_posix())
+        desk = self._books.desk
+        control = serve_control(
+            socket_path, self._fleet, self._facts, stop.ask, desk, self._spool_key
+        )
+        async with control, self._pool or nullcontext():
+            if self._pool is not None:
+                self._pool.keep_spares()
+            await self._books.begin()
+            await self._fleet.adopt(names)
+            gateways = self._gateways = self._start_gateways()
+            background = asyncio.gather(self._books.run(), self._fleet.watch_energy())
             try:
-                await _unless(stop.asked, self._make_ready(specs, ready))
+                await _unless(stop.asked, self._make_ready(specs, names, ready))
                 await stop.asked.wait()
             finally:
                 self._fleet.refuse_new()
                 self._listener.close()  # the gateways close theirs: who comes now is refused
                 await _drain(gateways, self._settings.server.drain, stop.forced)
+                background.cancel()
+                await asyncio.gather(background, return_exceptions=True)
+                await self._books.end()
                 await self._fleet.close()
 
     async def _make_ready(
-        self, specs: tuple[ModelSpec, ...], ready: Callable[[Status], None]
+        self,
+        specs: tuple[ModelSpec, ...],
+        names: tuple[str, ...],
+        ready: Callable[[Status], None],
     ) -> None:
         for spec in specs:
             await asyncio.to_thread(self._store.ready, spec, progress())
-        output.say(f"starting {', '.join(spec.name for spec in specs)} with {self._runtime}")
-        await asyncio.gather(*(self._fleet.load(spec.name) for spec in specs))
+        with_what = f" with {self._runtime}" if self._runtime else ""
+        output.say(f"starting {', '.join(names)}{with_what}")
+        await asyncio.gather(*(self._fleet.load(name) for name in names))
         await self._gateway_answers()
         ready(replace(self._facts(), models=self._fleet.status()))
 
-    def _start_gateways(self, control: str) -> GatewayPool:
-        server = self._settings.server
-        config = {
-            "fd": self._listener.fileno(),
-            "control": control,
-            "max_body": server.max_body,
-            "log_level": self._settings.log.level,
-            "drain_s": server.drain,
-        }
-        argv = (sys.executable, "-m", "serve.gateway", json.dumps(config))
-        log_dir = rooms.log_dir(self._settings)
-        made = GatewayConfig(argv, without_secrets(os.environ), self._listener.fileno(), log_dir)
-        return GatewayPool(made, server.gateways)
+    def _start_gateways(self) -> GatewayPool:
+        config = gateway_config(self._settings, self._listener, self._books.gateway_died)
+        return GatewayPool(config, self._settings.server.gateways)
 
     async def _gateway_answers(self) -> None:
         """Wait until the gateway knows of the models. GatewayDied if it does not come up."""
         deadline_s = time.monotonic() + _GATEWAY_READY_S
-        async with httpx.AsyncClient(trust_env=False, timeout=_GATEWAY_READY_S) as client:
+        # It is our own, whoever its certificate is made out to.
+        client = httpx.AsyncClient(trust_env=False, timeout=_GATEWAY_READY_S, verify=False)
+        is_known_by_its_refusal = self._settings.server.tls_client_ca is not None
+        async with client:
             while time.monotonic() < deadline_s and self._gateway_restarts() < _GATEWAY_TRIES:
                 try:
                     if (await client.get(f"{self._address}/ready")).is_success:
+                        return
+                except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+                    if is_known_by_its_refusal and "CERTIFICATE_REQUIRED" in str(error):
                         return
                 except httpx.TransportError:
                     pass  # it died with our question; the next one takes it
@@ -214,17 +252,13 @@ def _pool_config(settings: Settings) -> PoolConfig:
 
 
 def _fleet_config(settings: Settings, engine_version: str) -> FleetConfig:
-    key = settings.server.api_key
     return FleetConfig(
         wishes=replace(settled(settings), engine_version=engine_version),
-        keys=(_own_key(key.get_secret_value()),) if key else None,
+        keys=(),  # nobody, until the books are open
         drain_s=settings.server.drain,
         book=rooms.book(settings),
         engine_args=settings.engine.args,
         lessons=rooms.lessons(settings),
+        models=settings.models,
+        tenants=settings.tenants,
     )
-
-
-def _own_key(text: str) -> Key:
-    """The one that `server.api_key` names: it may do everything."""
-    return Key("api-key", digest_key(text), "default", scopes=("inference", "admin", "metrics"))

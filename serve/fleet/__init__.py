@@ -3,7 +3,8 @@
 In: names of models. Out: rosters and statuses. Refuses to know HTTP and terminals.
 """
 
-from serve.fleet.fleet import Fleet, FleetConfig
+from serve.fleet.config import FleetConfig
+from serve.fleet.fleet import Fleet
 from serve.fleet.gateways import GatewayConfig, GatewayPool, GatewayStatus
 from serve.fleet.keeper import ModelStatus
 

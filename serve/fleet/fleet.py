@@ -1,71 +1,58 @@
-"""All engines on this machine: the one place where store, hardware, plan and engine meet."""
+"""All models that are served here, and the roster that says so."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import replace
 
-from serve.catalog import Catalog, ModelSpec
-from serve.engine import Engine, EnginePool
-from serve.errors import BadFile, DoesNotFit, ModelNotServed, ShuttingDown, StartFailed
-from serve.fleet.calibration import Calibration
-from serve.fleet.curing import Curing
-from serve.fleet.decide import may_take_over
-from serve.fleet.keeper import Keeper, ModelStatus
-from serve.fleet.neighbours import naming_strangers
-from serve.fleet.notes import Notes
-from serve.geometry import read_geometry
+from serve.catalog import Catalog
+from serve.engine import EnginePool
+from serve.errors import ModelNotServed, ShuttingDown
+from serve.fleet.config import FleetConfig
+from serve.fleet.energy import EnergyLog
+from serve.fleet.foreign import ForeignModel
+from serve.fleet.keeper import ModelStatus
+from serve.fleet.metering import watch
+from serve.fleet.own import OwnModel
+from serve.fleet.starts import Starts
 from serve.hardware import Machine
-from serve.log import fields
-from serve.plan import Plan, Subject, Wishes, make_plan
-from serve.profiles import Lessons, ProfileBook
 from serve.quota import Key
 from serve.roster import Roster
-from serve.shape import Geometry
-from serve.store import Store, Weights
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FleetConfig:
-    """`keys`: who may enter, None: everybody. `drain_s`: see `Fleet.unload`.
-    `book`: where measurements are kept, None: nowhere. `engine_args`: the operator's own flags,
-    under which they were taken. `lessons`: what failed starts have taught."""
-
-    wishes: Wishes
-    keys: tuple[Key, ...] | None
-    drain_s: float
-    book: ProfileBook | None = None
-    engine_args: tuple[str, ...] = ()
-    lessons: Lessons = field(default_factory=lambda: Lessons(None))
+from serve.settings import ModelTerms
+from serve.store import Store
 
 
 class Fleet:
-    """Which models run here. Every state change is seen in `status` and in the next roster."""
+    """Which models run here. Every state change is seen in `status` and in the next roster.
+
+    `pool` None: no engine is ever started, all models are somebody else's. Raises UnknownModel for
+    terms of a model that neither the catalog nor a URL has.
+    """
 
     def __init__(
         self,
         config: FleetConfig,
         catalog: Catalog,
         store: Store,
-        pool: EnginePool,
+        pool: EnginePool | None,
         read_machine: Callable[[], Machine],
     ) -> None:
         self._config = config
         self._catalog = catalog
-        self._store = store
-        self._pool = pool
+        self._starts = Starts(config, store, pool, read_machine)
         self._read_machine = read_machine
-        self._calibration = Calibration(config.book, config.engine_args)
-        self._curing = Curing(config.wishes, config.lessons)
-        self._keepers: dict[str, Keeper] = {}
-        self._survivors: dict[str, Engine] = {}
-        # Two engines that measure free memory at the same moment both take it (vLLM's own
-        # profiling asserts against it), so starts go one after another.
-        self._starting = asyncio.Lock()
-        self._roster = Roster(keys=config.keys or (), is_open=config.keys is None)
+        self._energy = EnergyLog()
+        self._foreign: dict[str, ModelTerms] = {}  # by every name, in lower case
+        self._terms: dict[str, ModelTerms] = {}
+        for terms in config.models:
+            if terms.urls:
+                names = (*terms.aliases, terms.name)
+                self._foreign |= dict.fromkeys(map(str.casefold, names), terms)
+            else:
+                self._terms[catalog.find(terms.name).name] = terms
+        self._models: dict[str, OwnModel | ForeignModel] = {}
+        self._roster = Roster(
+            keys=config.keys or (), tenants=config.tenants, is_open=config.keys is None
+        )
         self._news = asyncio.Event()
 
     async def adopt(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -73,47 +60,59 @@ class Fleet:
 
         Returns the canonical names of those that may be taken over by `load`.
         """
-        wanted = {self._catalog.find(name).name for name in names}
-        for engine in await self._pool.adopt():
-            name = engine.plan.subject.spec.name
-            if name in wanted and name not in self._survivors:
-                self._survivors[name] = engine
-            else:
-                await engine.stop(0)
-        return tuple(self._survivors)
+        own = {self._name(name) for name in names if name.casefold() not in self._foreign}
+        replicas = {f"{name}-{n}": name for name in own for n in range(self._of(name).replicas)}
+        await self._starts.adopt(replicas)
+        return tuple(dict.fromkeys(replicas[replica] for replica in self._starts.survivors))
 
     async def load(self, name: str) -> ModelStatus:
-        """Serve a model: returns when it is ready, raises what keeps it from being.
+        """Serve a model: returns when each of its replicas is ready or given up, and one of them is
+        ready; raises what keeps it from being.
 
-        A model that is served already is waited for; a quarantined one is tried anew.
+        A model that is served already is waited for; replicas in quarantine are tried anew. A model
+        of somebody else is asked for once: it is served even if it is not there yet.
         """
         if self._roster.is_draining:
             raise ShuttingDown(retry_after_s=10)
-        spec = self._catalog.find(name)
-        keeper = self._keepers.get(spec.name)
-        if keeper is not None and keeper.status.state == "quarantined":
-            await self._end(keeper, 0)
-            keeper = None
-        if keeper is None:
-            keeper = self._keep(spec)
+        key = self._name(name)
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = self._make(key)
+            self._publish()
+        else:
+            await model.revive()
         try:
-            return await keeper.settled()
+            return await model.settled()
         finally:
             # A caller that leaves does not end the load; a first start that failed ends the wish.
-            if keeper.is_over and self._keepers.get(spec.name) is keeper:
-                del self._keepers[spec.name]
+            if model.is_over and self._models.get(key) is model:
+                del self._models[key]
                 self._publish()
 
     async def unload(self, name: str) -> None:
         """Serve a model no more; running requests have `drain_s` to end. Raises ModelNotServed."""
-        keeper = self._keepers.get(self._catalog.find(name).name)
-        if keeper is None:
-            raise ModelNotServed(name, tuple(self._keepers))
-        await self._end(keeper, self._config.drain_s)
+        model = self._models.pop(self._name(name), None)
+        if model is None:
+            raise ModelNotServed(name, tuple(self._models))
+        self._publish()  # first no new requests, then the end
+        await model.stop(self._config.drain_s)
+
+    def set_keys(self, keys: tuple[Key, ...] | None) -> None:
+        """Who may enter from now on; None: everybody."""
+        self._roster = replace(self._roster, keys=keys or (), is_open=keys is None)
+        self._publish()
+
+    async def watch_energy(self) -> None:
+        """Look at what cards use, until cancelled."""
+        await watch(self._energy, self.status, self._read_machine)
+
+    def energy(self, replica: str, at: float, duration_s: float) -> float | None:
+        """Joules of a request that began `at` (unix seconds); None if that is not known."""
+        return self._energy.share(replica, at, duration_s)
 
     def status(self) -> tuple[ModelStatus, ...]:
-        """Every wanted model."""
-        return tuple(keeper.status for keeper in self._keepers.values())
+        """Every replica of every wanted model."""
+        return tuple(status for model in self._models.values() for status in model.status())
 
     def roster(self) -> Roster:
         """What can be served now."""
@@ -129,104 +128,37 @@ class Fleet:
 
     def refuse_new(self) -> None:
         """Tell the gateways to admit nothing more."""
-        self._publish(is_draining=True)
+        self._roster = replace(self._roster, is_draining=True)
+        self._publish()
 
     async def close(self) -> None:
         """End every engine now; those who want to drain have done it at the gateways."""
         self.refuse_new()
-        survivors = [engine.stop(0) for engine in self._survivors.values()]
-        keepers = [keeper.stop(0) for keeper in self._keepers.values()]
-        self._keepers, self._survivors = {}, {}
-        await asyncio.gather(*keepers, *survivors)
+        survivors = [engine.stop(0) for engine in self._starts.survivors.values()]
+        models = [model.stop(0) for model in self._models.values()]
+        self._models = {}
+        self._starts.survivors.clear()
+        await asyncio.gather(*models, *survivors)
 
-    def _keep(self, spec: ModelSpec) -> Keeper:
-        async def prepare() -> Plan:
-            return await asyncio.to_thread(self._plan, spec)
+    def _name(self, name: str) -> str:
+        """The one of all its names under which it is kept; UnknownModel if nobody has it."""
+        foreign = self._foreign.get(name.casefold())
+        return self._catalog.find(name).name if foreign is None else foreign.name
 
-        async def start(plan: Plan) -> Engine:
-            survivor = self._survivors.pop(spec.name, None)
-            if survivor is not None:
-                if may_take_over(survivor.plan, plan.subject, self._config.wishes):
-                    return survivor
-                await survivor.stop(0)
-            # At each load, a restart too: what was right an hour ago may have been written to.
-            weights = await asyncio.to_thread(self._store.ready, spec)
-            if weights.view != plan.subject.path:
-                plan = await prepare()  # other weights by now: some were gone and fetched anew
+    def _of(self, name: str) -> ModelTerms:
+        return self._terms.get(name, ModelTerms(name))
 
-            async def replan(wishes: Wishes) -> Plan:
-                return await asyncio.to_thread(self._planned, plan.subject, weights, wishes)
+    def _make(self, name: str) -> OwnModel | ForeignModel:
+        foreign = self._foreign.get(name.casefold())
+        if foreign is not None:
+            return ForeignModel(foreign, self._config.probe_s, self._publish)
+        return OwnModel(self._catalog.find(name), self._of(name), self._starts, self._publish)
 
-            async with self._starting:
-                return await self._curing.start(
-                    partial(self._begin, f"{spec.name}-0"), plan, replan
-                )
-
-        keeper = Keeper(spec, prepare, start, self._publish)
-        self._keepers[spec.name] = keeper
-        self._publish()
-        return keeper
-
-    async def _begin(self, replica: str, plan: Plan) -> Engine:
-        """One start, and what it measured is kept for the next plan."""
-        try:
-            engine = await self._pool.start(plan, replica)
-        except StartFailed as error:
-            is_wished = self._config.wishes.kv_cache_bytes is not None
-            anew = None if is_wished else await self._calibration.doubt(plan, error)
-            if anew is None:
-                await self._calibration.keep_failure(self._pool, plan, error)
-                machine = await asyncio.to_thread(self._read_machine)
-                raise naming_strangers(error, self._pool.strangers(machine.gpus)) from error
-            return await self._begin(replica, anew)
-        await self._calibration.keep(engine)
-        return engine
-
-    def _plan(self, spec: ModelSpec) -> Plan:
-        weights = self._store.ready(spec, Notes(spec.name))
-        subject = Subject(spec, weights.view, weights.digest, weights.total_bytes)
-        survivor = self._survivors.get(spec.name)
-        if survivor is not None and may_take_over(survivor.plan, subject, self._config.wishes):
-            # Its memory is taken already: planned anew it would seem not to fit.
-            return survivor.plan
-        plan = self._curing.plan(partial(self._planned, subject, weights))
-        if plan.note is not None:
-            logger.warning("planned %s", fields(model=spec.name, note=plan.note))
-        return plan
-
-    def _planned(self, subject: Subject, weights: Weights, wishes: Wishes) -> Plan:
-        geometry = self._geometry(weights)
-        find = self._calibration.finder(subject.spec)
-        machine = self._read_machine()
-        try:
-            return make_plan(subject, geometry, machine, wishes, find)
-        except DoesNotFit as error:
-            raise naming_strangers(error, self._pool.strangers(machine.gpus)) from error
-
-    def _geometry(self, weights: Weights) -> Geometry:
-        """As exact as can be. Headers that we read otherwise than config.json are the engine's to
-        judge: it may know a form of weights that we do not."""
-        config = self._store.config(weights)
-        try:
-            return read_geometry(config, self._store.tensors(weights))
-        except BadFile as error:
-            geometry = read_geometry(config)  # raises if it is config.json that is wrong
-            facts = fields(model=weights.name, problem=error.problem)
-            logger.warning("planned by config.json alone: the headers differ %s", facts)
-            return geometry
-
-    async def _end(self, keeper: Keeper, grace_s: float) -> None:
-        self._keepers.pop(keeper.spec.name, None)
-        self._publish()  # first no new requests, then the end
-        await keeper.stop(grace_s)
-
-    def _publish(self, is_draining: bool | None = None) -> None:
-        self._roster = Roster(
+    def _publish(self) -> None:
+        self._roster = replace(
+            self._roster,
             version=self._roster.version + 1,
-            models=tuple(keeper.served() for keeper in self._keepers.values()),
-            keys=self._roster.keys,
-            is_open=self._roster.is_open,
-            is_draining=self._roster.is_draining if is_draining is None else is_draining,
+            models=tuple(model.served() for model in self._models.values()),
         )
         self._news.set()
         self._news = asyncio.Event()

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from serve.engine import Child
+from serve.errors import InhouseError
 from serve.log import fields
 
 logger = logging.getLogger(__name__)
@@ -18,12 +19,15 @@ _WELL_AFTER_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """How a gateway is run. `fd`: the listening socket, inherited by each of them."""
+    """How gateways are run. `argv`: of the one with this slot (from 0). `fd`: the listening socket,
+    inherited by each of them. `died`: called with its slot when one has ended and before another
+    takes its place; what it raises is logged."""
 
-    argv: tuple[str, ...]
+    argv: Callable[[int], tuple[str, ...]]
     env: Mapping[str, str]
     fd: int
     log_dir: Path
+    died: Callable[[int], None] = lambda slot: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class GatewayPool:
         while not self._is_stopping:
             started_s = loop.time()
             child = self._children[slot] = Child.spawn(
-                self._config.argv,
+                self._config.argv(slot),
                 self._config.env,
                 self._config.log_dir / f"gateway-{slot}.log",
                 pass_fds=(self._config.fd,),
@@ -82,9 +86,16 @@ class GatewayPool:
             )
             code = await child.wait()
             self._children[slot] = None
+            self._tidy(slot)
             delay_s = 0.0 if loop.time() - started_s > _WELL_AFTER_S else delay_s
             logger.error("gateway ended %s", fields(slot=slot, code=code, restart_after_s=delay_s))
             self._restarts[slot] += 1
             self._exit_codes[slot] = code
             await asyncio.sleep(delay_s)
             delay_s = min(max(0.2, delay_s * 2), _LONGEST_DELAY_S)
+
+    def _tidy(self, slot: int) -> None:
+        try:
+            self._config.died(slot)
+        except InhouseError as error:  # a full disk, say: the next one must serve all the same
+            logger.error("after a gateway %s", fields(slot=slot, problem=error))

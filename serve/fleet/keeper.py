@@ -1,4 +1,4 @@
-"""One model's coroutine: start its engine, watch it, start it again, give it up."""
+"""One replica's coroutine: start its engine, watch it, start it again, give it up."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from serve.errors import (
 from serve.fleet.decide import Quarantine, Restart, after_death
 from serve.log import fields
 from serve.plan import Plan
-from serve.roster import Replica, ServedModel, State
+from serve.roster import Replica, State
 from serve.wire import to_wire
 
 logger = logging.getLogger(__name__)
@@ -34,10 +34,11 @@ _NO_CURE_IN_TIME = (WeightsDamaged, UnsafeWeights, NotAllowed, LockMismatch)
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model of the fleet, as `ps` shows it. Times are unix seconds, sizes tokens.
+    """One replica of a model, as `ps` shows it. Times are unix seconds, sizes tokens.
 
     `problem`: the last thing that went wrong, as `errors.to_wire` writes it. `note`: what the
-    operator should know of the plan, a context that was shortened for instance.
+    operator should know of the plan, a context that was shortened for instance. `address`: where
+    a server of somebody else is. `gpus`: UUIDs of its cards.
     """
 
     name: str
@@ -55,10 +56,12 @@ class ModelStatus:
     restarts: int = 0
     problem: dict[str, Any] | None = None
     note: str | None = None
+    address: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 class Keeper:
-    """Keeps one model served by one engine. `run` is the only writer of `status`.
+    """Keeps one replica of a model running. `_run` is the only writer of `status`.
 
     `prepare` makes the plan (pulling the weights where needed), `start` gives a ready engine or
     raises EngineError, `changed` is called after each change of `status`.
@@ -67,19 +70,19 @@ class Keeper:
     def __init__(
         self,
         spec: ModelSpec,
+        replica: str,
         prepare: Callable[[], Awaitable[Plan]],
         start: Callable[[Plan], Awaitable[Engine]],
         changed: Callable[[], None],
     ) -> None:
         self.spec = spec
-        self.status = ModelStatus(spec.name, "starting", f"{spec.name}-0")
+        self.status = ModelStatus(spec.name, "starting", replica)
         self._prepare = prepare
         self._start = start
         self._changed = changed
         self._engine: Engine | None = None
-        self._created = int(time.time())
         self._settled = asyncio.Event()
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(self._keep())
 
     @property
     def is_over(self) -> bool:
@@ -87,17 +90,21 @@ class Keeper:
         return self._task.done()
 
     async def settled(self) -> ModelStatus:
-        """Wait until the model is ready or given up; raises what kept it from being ready."""
-        waiting = asyncio.create_task(self._settled.wait())
-        try:
-            await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
+        """Wait until it is ready or given up; raises what kept it from being ready."""
+        await self.tried()
         if self._task.cancelled():
             raise ModelNotServed(self.spec.name)  # unloaded while we waited
         if self._task.done():
             self._task.result()
         return self.status
+
+    async def tried(self) -> None:
+        """Wait until the first start is over, well or not."""
+        waiting = asyncio.create_task(self._settled.wait())
+        try:
+            await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
     async def stop(self, grace_s: float) -> None:
         """End the coroutine and its engine, which has `grace_s` to finish what it is answering."""
@@ -106,18 +113,27 @@ class Keeper:
         if self._engine is not None:
             await self._engine.stop(grace_s)
 
-    def served(self) -> ServedModel:
-        """This model as the roster shows it."""
-        ready = self.status.state == "ready" and self.status.socket is not None
-        replicas = (Replica(self.status.replica, f"unix:{self.status.socket}"),) if ready else ()
-        return ServedModel(
-            name=self.spec.name,
-            aliases=self.spec.aliases,
-            state=self.status.state,
-            context_tokens=self.status.context_tokens or self.spec.context_tokens,
-            created=self._created,
-            replicas=replicas,
+    def replica(self) -> Replica | None:
+        """This one as the roster shows it; None while it is not ready."""
+        engine = self._engine
+        if engine is None or self.status.state != "ready":
+            return None
+        return Replica(
+            id=self.status.replica,
+            address=f"unix:{engine.socket}",
+            kv_tokens=engine.plan.kv_tokens,
+            slots=engine.plan.max_num_seqs or 0,
+            epoch=int(engine.started_at),
         )
+
+    async def _keep(self) -> None:
+        try:
+            await self._run()
+        except InhouseError as error:
+            # Told by who waits for it, or by the other replicas' model.
+            problem = to_wire(error)
+            self.status = replace(self.status, state="quarantined", problem=problem)
+            raise
 
     async def _run(self) -> None:
         plan = await self._prepare()
@@ -154,7 +170,7 @@ class Keeper:
             self.status, pid=engine.pid, socket=str(engine.socket), log_path=str(engine.log_path),
             mode=engine.mode, isolation=engine.isolation, ready_after_s=engine.ready_after_s,
             started_at=engine.started_at, context_tokens=engine.plan.context_tokens,
-            kv_tokens=engine.plan.kv_tokens, note=engine.plan.note,
+            kv_tokens=engine.plan.kv_tokens, note=engine.plan.note, gpus=engine.plan.gpu_uuids,
         )  # fmt: skip
         self._tell("ready", None)
         self._settled.set()
@@ -172,6 +188,6 @@ class Keeper:
             pid=self.status.pid if state == "ready" else None,
             socket=self.status.socket if state == "ready" else None,
         )
-        facts = fields(name=self.spec.name, **({"problem": problem} if problem else {}))
-        logger.log(logging.ERROR if problem else logging.INFO, "model is %s %s", state, facts)
+        facts = fields(name=self.status.replica, **({"problem": problem} if problem else {}))
+        logger.log(logging.ERROR if problem else logging.INFO, "replica is %s %s", state, facts)
         self._changed()

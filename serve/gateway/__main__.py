@@ -8,7 +8,7 @@ from serve.gateway.server import run
 
 
 def main() -> None:
-    config = Config.model_validate_json(sys.argv[1])
+    config = Config.from_json(sys.argv[1])
     log.configure(config.log_level, "gateway")
     run(config)
 

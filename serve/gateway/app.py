@@ -1,98 +1,137 @@
-"""The outermost ASGI callable: lets in or refuses, and takes the fast path before FastAPI."""
+"""The outermost ASGI callable: finds the route, asks the door, and hands the request on."""
 
+import logging
 import secrets
+from collections.abc import Awaitable, Callable
 from itertools import count
+from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from serve.errors import EngineGone, MethodNotAllowed, RequestError, Unauthorized
-from serve.gateway import errors
+from serve.errors import InhouseError, MethodNotAllowed, RouteNotFound
+from serve.gateway import errors, openapi, routes
+from serve.gateway.batches import Batches
+from serve.gateway.body import read_body
+from serve.gateway.books import Books, Tracing
+from serve.gateway.config import Config
+from serve.gateway.direct import EXTENSION
+from serve.gateway.door import Caller, Door
+from serve.gateway.exchange import Request, answer
 from serve.gateway.metrics import Metrics
-from serve.gateway.probes import make_probes
-from serve.gateway.relay import Relay, Request
+from serve.gateway.ollama import Ollama
+from serve.gateway.probes import Probes
+from serve.gateway.relay import Relay
+from serve.gateway.routes import Route
+from serve.gateway.salt import Salts
 from serve.gateway.served import Served
 from serve.gateway.upstream import Pool
+from serve.journal import Journal
+from serve.limits import Admission, Table
+from serve.quota import Tenant
 
-RELAYED = frozenset(
-    (
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/responses",
-        "/v1/messages",
-        "/v1/messages/count_tokens",
-        "/tokenize",
-        "/detokenize",
-    )
-)
-# The only paths that need no key, by their raw bytes: no decoding, no Host, no `..` opens others.
-_OPEN = frozenset((b"/health", b"/ready"))
-_MODELS = "/v1/models"
+_logger = logging.getLogger(__name__)
+_STRANGER = Tenant("")
+_SECRET_BYTES = 32
+
+Part = Callable[[Request], Awaitable[None]]
 
 
 class Gateway:
     """One per process."""
 
-    def __init__(self, served: Served, max_body: int) -> None:
-        self._served = served
-        self._metrics = Metrics()
-        pool = Pool()
-        self._relay = Relay(served, pool, self._metrics, max_body)
-        self._probes = make_probes(served, pool, self._metrics)
+    def __init__(self, config: Config, served: Served) -> None:
+        self._max_body = config.max_body
+        self.journal = Journal(config.journal_folder, config.slot, config.commit)
+        metrics, pool = Metrics(), Pool()
+        self._traces = _traces(config)
+        self._books = Books(self.journal, metrics, config.audit, self._traces)
+        admission = Admission(Table(config.limits_file, config.slot), config.most_waiting)
+        salts = Salts(_secret(config.secret_file))
+        self.relay = Relay(config, served, pool, self._books, admission, salts)
+        self.batches = Batches(config.spool_folder, config.control, self._read)
+        self._door = Door(served, config.trusted_proxies)
+        self._ollama = Ollama(served, self._read)
+        self.probes = probes = Probes(config, served, pool, metrics)
+        self._parts: dict[str, Part] = {
+            "health": probes.health,
+            "ready": probes.ready,
+            "models": probes.models,
+            "metrics": probes.metrics,
+            "openapi": _show_openapi,
+            "ollama": self._speak_ollama,
+            "files": self.batches,
+            "batches": self.batches,
+        }
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        path = scope["path"]
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        peer = scope["client"]
+        address = peer[0] if peer is not None else ""
         # Made by us: an engine keys its own state by it, so no client may choose one.
-        id = f"{self._prefix}-{next(self._numbers):x}".encode()
-        request = Request(path, dict(scope["headers"]), id, receive, send)
+        id = b"%b-%x" % (self._prefix.encode(), next(self._numbers))
+        extensions = scope.get("extensions")
+        if extensions is not None:
+            send = extensions.get(EXTENSION, send)
+        route = routes.find(scope["raw_path"])
+        request = Request(
+            scope["path"], headers, id, receive, send, Caller(None, _STRANGER, address),
+            scope["method"], scope["query_string"],
+        )  # fmt: skip
         try:
-            self._authorise(scope["raw_path"], request.headers)
-            if path in RELAYED:
-                self._demand("POST", scope)
-                await self._relay(request)
-            elif path.startswith(_MODELS) and path[len(_MODELS) :][:1] in ("", "/"):
-                self._demand("GET", scope)
-                await self._show_models(request)
-            else:
-                await self._probes(scope, receive, send)
-        except RequestError as error:
-            await self._refuse(request, error)
+            if route.scope is not None:
+                request.caller = self._door.enter(headers, address, route.scope)
+            await self._hand_on(request, route)
+        except InhouseError as error:
+            await self._refuse(request, route, error)
 
-    def _authorise(self, raw_path: bytes, headers: dict[bytes, bytes]) -> None:
-        if raw_path in _OPEN:
-            return
-        key = headers.get(b"authorization") or headers.get(b"x-api-key")
-        if self._served.roster.is_open:
-            return
-        if key is None or self._served.keyring.find(key) is None:
-            raise Unauthorized(has_key=key is not None)
+    def close(self) -> None:
+        """Nothing comes any more: write down what there is."""
+        self.journal.close()
+        if self._traces is not None:
+            self._traces.close()
 
-    def _demand(self, method: str, scope: Scope) -> None:
-        if scope["method"] != method:
-            raise MethodNotAllowed(scope["method"], scope["path"])
+    async def _hand_on(self, request: Request, route: Route) -> None:
+        if request.method not in route.methods:
+            raise MethodNotAllowed(request.method, request.path)
+        if route.target == "engine":
+            return await self.relay(request, route)
+        part = self._parts.get(route.target)
+        if part is None:
+            raise RouteNotFound(request.method, request.path)
+        await part(request)
 
-    async def _show_models(self, request: Request) -> None:
-        name = request.path[len(_MODELS) + 1 :]
-        content = self._served.card(name) if name else self._served.listing
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(content)),
-        ]
-        await _answer(request, 200, headers, content)
+    async def _speak_ollama(self, request: Request) -> None:
+        await self._ollama(request, self.relay.carry)
 
-    async def _refuse(self, request: Request, error: RequestError) -> None:
+    async def _read(self, request: Request) -> bytes | None:
+        """The body of a request for one of our parts; None if the client left meanwhile."""
+        length = request.headers.get(b"content-length")
+        return await read_body(request.receive, length, self._max_body)
+
+    async def _refuse(self, request: Request, route: Route, error: InhouseError) -> None:
         status, headers, content = errors.answer(error, request.path)
-        route = request.path if request.path in RELAYED else "other"
-        model = error.model if isinstance(error, EngineGone) else ""  # never a client's word
-        self._metrics.series(model, route).count(status)
-        await _answer(request, status, headers, content)
+        if status >= 500:
+            _logger.warning("refused: %s", type(error).__name__)
+        self._books.refused(request, route.name, status, errors.code(error))
+        headers = [row for row in headers if row[0] != b"content-length"]
+        await answer(request, status, content, headers)
 
 
-async def _answer(request: Request, status: int, headers: errors.Headers, content: bytes) -> None:
-    headers.append((b"x-request-id", request.id))
-    await request.send({"type": "http.response.start", "status": status, "headers": headers})
-    await request.send({"type": "http.response.body", "body": content})
+async def _show_openapi(request: Request) -> None:
+    await answer(request, 200, openapi.document(), [(b"content-type", b"application/json")])
+
+
+def _traces(config: Config) -> Tracing | None:
+    if config.traces_endpoint is None:
+        return None
+    from serve.gateway.traces import Traces  # takes a fifth of our memory
+
+    return Traces(config.traces_endpoint, config.traces_sample)
+
+
+def _secret(file: Path | None) -> bytes:
+    return file.read_bytes() if file is not None else secrets.token_bytes(_SECRET_BYTES)

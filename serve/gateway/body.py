@@ -1,25 +1,108 @@
-"""Request bodies: read within a bound, understood only as far as needed, changed by a splice."""
+"""Request bodies: read within a bound, understood only as far as needed."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from starlette.types import Receive
 
 from serve.errors import BadRequest, BodyTooLarge
+from serve.gateway.splice import rewritten
+
+_UNSET = msgspec.Raw()
 
 
 class _Peek(msgspec.Struct):
+    """What decides over a request's way. Numbers that are none are the engine's to refuse."""
+
     model: Any = msgspec.UNSET
+    stream: Any = None
+    stream_options: msgspec.Raw = _UNSET
+    cache_salt: msgspec.Raw = _UNSET
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
+    messages: msgspec.Raw = _UNSET
+    prompt: msgspec.Raw = _UNSET
+    input: msgspec.Raw = _UNSET
 
 
-class _RawPeek(msgspec.Struct):
-    model: msgspec.Raw = msgspec.Raw()
+class _RawModel(msgspec.Struct):
+    model: msgspec.Raw = _UNSET
 
 
 _peek = msgspec.json.Decoder(_Peek).decode
-_raw_peek = msgspec.json.Decoder(_RawPeek).decode
-_all_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_raw_model = msgspec.json.Decoder(_RawModel).decode
+_any = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A body, as far as we understand it.
+
+    `prompt`: the bytes of messages, prompt or input as they came. `most_output`: tokens of one of
+    `answers`, None: as many as the engine likes. `salt`, `stream_options`: JSON, empty if the
+    body has none.
+    """
+
+    body: bytes
+    model: str
+    is_stream: bool
+    prompt: bytes
+    most_output: int | None
+    answers: int
+    salt: bytes
+    stream_options: bytes
+
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with the usage, by OpenAI's `include_usage`."""
+        options = _any(self.stream_options) if self.stream_options else None
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    def with_usage(self) -> bytes:
+        """The `stream_options` that ask for it, beside what the client asked."""
+        options = _any(self.stream_options) if self.stream_options else None
+        options = options if isinstance(options, dict) else {}
+        return msgspec.json.encode(options | {"include_usage": True})
+
+    def rewritten(self, changes: dict[str, bytes]) -> bytes:
+        """The body with other values for `model`, `cache_salt` and `stream_options`."""
+        present = {"cache_salt": self.salt, "stream_options": self.stream_options}
+        present = {key: value for key, value in present.items() if value}
+        if "model" in changes:
+            present["model"] = bytes(_raw_model(self.body).model)
+        return rewritten(self.body, changes, present)
+
+
+def read(body: bytes) -> Asked:
+    """What a JSON body asks for; BadRequest if it is none, or names no model."""
+    try:
+        peek = _peek(body)
+    except msgspec.ValidationError:
+        raise BadRequest("The body must be a JSON object.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # Neither the message nor the cause may carry on what the client wrote.
+        raise BadRequest("The body is not valid JSON.") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+    model = peek.model
+    if model is msgspec.UNSET or model is None:
+        raise BadRequest("The body must name a model.", param="model")
+    if not isinstance(model, str):
+        raise BadRequest("The model must be a string.", param="model")
+    most = peek.max_completion_tokens or peek.max_tokens or peek.max_output_tokens
+    return Asked(
+        body,
+        model,
+        peek.stream is True,
+        bytes(peek.messages) or bytes(peek.prompt) or bytes(peek.input),
+        most if isinstance(most, int) and most > 0 else None,
+        peek.n if isinstance(peek.n, int) and peek.n > 0 else 1,
+        bytes(peek.cache_salt),
+        bytes(peek.stream_options),
+    )
 
 
 async def read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes | None:
@@ -29,60 +112,45 @@ async def read_body(receive: Receive, content_length: bytes | None, limit: int) 
     """
     if content_length is not None and int(content_length) > limit:
         raise BodyTooLarge(limit)
-    parts: list[bytes] = []
-    length = 0
-    while True:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        return None
+    body: bytes = message["body"]
+    if not message["more_body"] and len(body) <= limit:
+        return body
+    parts, length = [body], len(body)
+    while message["more_body"] and length <= limit:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         parts.append(message["body"])
         length += len(parts[-1])
-        if length > limit:
-            raise BodyTooLarge(limit)
-        if not message["more_body"]:
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    if length > limit:
+        raise BodyTooLarge(limit)
+    return b"".join(parts)
 
 
-def model_of(body: bytes) -> str:
-    """The value of the top-level key `model`; BadRequest if there is none."""
+_BOUNDARY = re.compile(rb'multipart/form-data;.*boundary=(?:"([^"]{1,70})"|([^;, "]{1,70}))', re.I)
+_NAME = re.compile(
+    rb'^content-disposition:[^\r\n]*;[ \t]*name="?model"?[ \t]*(?:;|\r|$)', re.I | re.M
+)
+_LONGEST_NAME = 1024  # bytes
+
+
+def read_form(body: bytes, content_type: bytes) -> Asked:
+    """What a multipart body asks for; BadRequest if it does not name one model."""
+    found = _BOUNDARY.match(content_type)
+    if found is None:
+        raise BadRequest("The body must be multipart/form-data.")
+    names = []
+    for part in body.split(b"--" + (found[1] or found[2])):
+        head, separator, value = part.partition(b"\r\n\r\n")
+        if separator and len(head) < _LONGEST_NAME and _NAME.search(head):
+            names.append(value.removesuffix(b"\r\n"))
+    if len(names) != 1 or len(names[0]) > _LONGEST_NAME:
+        raise BadRequest("The body must name one model.", param="model")
     try:
-        model = _peek(body).model
-    except msgspec.ValidationError:
-        raise BadRequest("The body must be a JSON object.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # Neither the message nor the cause may carry on what the client wrote.
-        raise BadRequest("The body is not valid JSON.") from None
-    except RecursionError:
-        raise BadRequest("The body is nested too deeply.") from None
-    if model is msgspec.UNSET or model is None:
-        raise BadRequest("The body must name a model.", param="model")
-    if not isinstance(model, str):
-        raise BadRequest("The model must be a string.", param="model")
-    return model
-
-
-def with_model(body: bytes, name: str) -> bytes:
-    """A body that `model_of` took, with another model; every other byte stays as it is.
-
-    The value is looked for by its bytes. What was found is taken only if the body then names the
-    new model: a text like it, nested elsewhere or in a duplicate that does not count, leaves the
-    model that counts unchanged. Where that fails (an escaped key, decoys on both sides), the top
-    level is written anew around its values' own bytes.
-    """
-    value = msgspec.json.encode(name)
-    pattern = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*(' + re.escape(_raw_model(body)) + rb")")
-    for found in (pattern.search(body), _last(pattern, body)):
-        if found is not None:
-            spliced = body[: found.start(1)] + value + body[found.end(1) :]
-            if _peek(spliced).model == name:
-                return spliced
-    return msgspec.json.encode(_all_raw(body) | {"model": msgspec.Raw(value)})
-
-
-def _raw_model(body: bytes) -> bytes:
-    return bytes(_raw_peek(body).model)
-
-
-def _last(pattern: re.Pattern[bytes], body: bytes) -> re.Match[bytes] | None:
-    start = body.rfind(b'"model"')
-    return pattern.match(body, start) if start >= 0 else None
+        model = names[0].decode()
+    except UnicodeDecodeError:
+        raise BadRequest("The model must be a string.", param="model") from None
+    return Asked(body, model, False, b"", None, 1, b"", b"")

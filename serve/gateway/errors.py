@@ -3,6 +3,7 @@
 The one home of HTTP statuses and error types. Engines' own error answers pass us unchanged.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -215,10 +216,17 @@ def answer(error: InhouseError, path: str) -> tuple[int, Headers, bytes]:
         (b"content-length", b"%d" % len(content)),
     ]
     if (retry_after_s := getattr(error, "retry_after_s", None)) is not None:
-        headers.append((b"retry-after", b"%d" % retry_after_s))
+        # Rounded up: who comes back a moment too early is refused again.
+        headers.append((b"retry-after", b"%d" % math.ceil(retry_after_s)))
+        headers.append((b"retry-after-ms", b"%d" % math.ceil(1000 * retry_after_s)))
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return row.status, headers, content
+
+
+def code(error: InhouseError) -> str:
+    """The word for programs, as the audit log has it too."""
+    return TABLE[type(error)].code
 
 
 def event(error: InhouseError, path: str) -> bytes:
@@ -227,11 +235,19 @@ def event(error: InhouseError, path: str) -> bytes:
     return name + b"data: " + msgspec.json.encode(_record(error, path)) + b"\n\n"
 
 
+def as_event(content: bytes, path: str) -> bytes:
+    """The same for the answer of an engine (an error, as JSON) that came in one piece."""
+    name = b"event: error\n" if speaks_anthropic(path) else b""
+    return name + b"data: " + b" ".join(content.splitlines()) + b"\n\n"
+
+
 def _record(error: InhouseError, path: str) -> dict[str, Any]:
     row = TABLE[type(error)]
     message = row.say(error)
     if speaks_anthropic(path):
         kind = _ANTHROPIC_TYPES.get(row.status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": message}}
+    if path.startswith("/api/"):  # Ollama's
+        return {"error": message}
     param = getattr(error, "param", None) or row.param
     return {"error": {"message": message, "type": row.type, "param": param, "code": row.code}}

@@ -1,121 +1,247 @@
-"""Our own series, and the engines' text merged into one page."""
+"""Our own series: all of them follow from the records that the journal gets.
 
-from collections.abc import Mapping
+Counted in plain lists and read by Prometheus' client at a scrape: its own counters and histograms,
+each with a lock, would cost a request more than its limits do.
+"""
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
 )
+from prometheus_client.registry import Collector
+
+from serve.journal import End
+from serve.quota import NANOS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CLIENT_LEFT = 499  # nginx's status for a client that closed the connection
-_BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_MOST_TENANTS = 200  # with series of their own; what comes after them is `other`
+_OTHER = "other"
+# Seconds. A first token takes from a cached prefix's tens of milliseconds to a queue's minutes.
+_TIMES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_TOKEN_TIMES = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0)
 
 
-class Series:
-    """The series of one (model, route), bound once: labels are looked up only at first use."""
+class _Times:
+    """A histogram."""
 
-    __slots__ = ("_labels", "_requests", "_statuses", "duration", "first_byte", "running")
+    __slots__ = ("_bounds", "counts", "sum")
 
-    def __init__(self, metrics: "Metrics", model: str, route: str) -> None:
-        self._labels = (model, route)
-        self._requests = metrics.requests
-        self._statuses: dict[int, Counter] = {}
-        self.duration = metrics.duration.labels(model, route)
-        self.first_byte = metrics.first_byte.labels(model, route)
-        self.running = metrics.running.labels(model)
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
 
-    def count(self, status: int) -> None:
-        counter = self._statuses.get(status)
-        if counter is None:
-            counter = self._statuses[status] = self._requests.labels(*self._labels, str(status))
-        counter.inc()
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self._bounds, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        total, rows = 0, []
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            rows.append((bound, float(total)))
+        return rows
+
+
+class _Route:
+    """What is counted for one (model, route)."""
+
+    __slots__ = ("duration", "statuses")
+
+    def __init__(self) -> None:
+        self.duration = _Times(_TIMES)
+        self.statuses: defaultdict[int, int] = defaultdict(int)
+
+
+class _Model:
+    """What is counted for one model."""
+
+    __slots__ = ("lost", "left", "per_token", "queue", "running", "ttft", "waiting")
+
+    def __init__(self) -> None:
+        self.queue, self.ttft = _Times(_TIMES), _Times(_TIMES)
+        self.per_token = _Times(_TOKEN_TIMES)
+        self.running = self.waiting = self.left = self.lost = 0
+
+
+class _Share:
+    """What one tenant took of one model."""
+
+    __slots__ = ("cached", "input", "nanos", "output", "reasoning")
+
+    def __init__(self) -> None:
+        self.input = self.cached = self.output = self.reasoning = self.nanos = 0
 
 
 class Metrics:
-    """Every series that a gateway counts itself."""
+    """One per gateway process. Labels are names that the roster or the table of routes has, never
+    what a client wrote."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        served = ("model", "route")
-        self.requests = Counter(
-            "inhouse_requests", "Requests answered.", (*served, "status"), registry=registry
-        )
-        self.duration = Histogram(
-            "inhouse_request_duration_seconds", "From a request's head to the answer's end.",
-            served, registry=registry, buckets=_BUCKETS_S,
-        )  # fmt: skip
-        self.first_byte = Histogram(
-            "inhouse_time_to_first_byte_seconds", "From a request's head to the answer's head.",
-            served, registry=registry, buckets=_BUCKETS_S,
-        )  # fmt: skip
-        self.running = Gauge(
-            "inhouse_requests_running", "Requests that an engine works on.", ("model",),
-            registry=registry,
-        )  # fmt: skip
-        self.disconnects = Counter(
-            "inhouse_client_disconnects", "Clients that left before their answer was complete.",
-            ("model",), registry=registry,
-        )  # fmt: skip
-        self.upstream_errors = Counter(
-            "inhouse_upstream_errors", "Engines that went away before or in an answer.",
-            ("model",), registry=registry,
-        )  # fmt: skip
-        self._series: dict[tuple[str, str], Series] = {}
+        self._routes: defaultdict[tuple[str, str], _Route] = defaultdict(_Route)
+        self._models: defaultdict[str, _Model] = defaultdict(_Model)
+        self._shares: dict[tuple[str, str], _Share] = {}
+        self._tenants: set[str] = set()
+        self._refused: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._registry.register(_Collector(self._collect))
 
-    def series(self, model: str, route: str) -> Series:
-        """`model`: a served one's canonical name, or empty; never what a client wrote."""
-        series = self._series.get((model, route))
-        if series is None:
-            series = self._series[model, route] = Series(self, model, route)
-        return series
+    def begin(self, model: str) -> None:
+        """A request is on its way to an engine."""
+        self._models[model].running += 1
+
+    def end(self, record: End) -> None:
+        """It is over. Once for each `begin`."""
+        model = self._models[record.model]
+        model.running -= 1
+        route = self._routes[record.model, record.route]
+        route.statuses[record.status] += 1
+        route.duration.observe(record.duration_s)
+        model.queue.observe(record.queue_s)
+        if record.outcome == "left":
+            model.left += 1
+        if record.ttft_s is not None:
+            model.ttft.observe(record.ttft_s)
+            if record.output_tokens > 1:
+                rest_s = record.duration_s - record.ttft_s
+                model.per_token.observe(max(rest_s, 0.0) / (record.output_tokens - 1))
+        share = self._shares.get((record.model, record.tenant)) or self._share(record)
+        share.input += record.input_tokens
+        share.cached += record.cached_tokens
+        share.output += record.output_tokens
+        share.reasoning += record.reasoning_tokens
+        share.nanos += record.cost_nanos
+
+    def refused(self, route: str, status: int, code: str = "", model: str = "") -> None:
+        """A request was refused by us. `code`: that of the answer."""
+        self._routes[model, route].statuses[status] += 1
+        self._refused[model, route, code] += 1
+
+    def upstream_lost(self, model: str) -> None:
+        """An engine could not be reached, or went away before the end of its answer."""
+        self._models[model].lost += 1
+
+    def waiting(self, model: str, change: int) -> None:
+        """So many more (or fewer) requests wait for their turn, or for the model."""
+        self._models[model].waiting += change
 
     def text(self) -> str:
         """Our series in Prometheus' text format."""
         return generate_latest(self._registry).decode()
 
+    def _share(self, record: End) -> _Share:
+        tenant = record.tenant
+        if tenant not in self._tenants:
+            if len(self._tenants) < _MOST_TENANTS:
+                self._tenants.add(tenant)
+            else:
+                tenant = _OTHER
+        return self._shares.setdefault((record.model, tenant), _Share())
 
-def merge(texts: Mapping[str, str]) -> str:
-    """One page out of the engines' (`texts`: replica id → Prometheus text).
+    def _collect(self) -> Iterator[Metric]:
+        yield from self._per_route()
+        yield from self._per_model()
+        yield from self._per_tenant()
 
-    Only `vllm:` series, each sample with a label `replica`, each family described once and its
-    samples together, as the format demands.
-    """
-    families: dict[str, list[str]] = {}
-    for replica, text in texts.items():
-        label = 'replica="' + replica.replace("\\", r"\\").replace('"', r"\"") + '"'
-        family = ""
-        for line in text.splitlines():
-            if line.startswith(("# HELP vllm:", "# TYPE vllm:")):
-                family = line.split(" ", 3)[2]
-                lines = families.setdefault(family, [])
-                if line not in lines[:2]:
-                    _describe(lines, line)
-            elif line.startswith("vllm:"):
-                name = line.partition(" ")[0].partition("{")[0]
-                owner = family if family and name.startswith(family) else name
-                families.setdefault(owner, []).append(_labelled(line, name, label))
-    return "".join(f"{line}\n" for lines in families.values() for line in lines)
+    def _per_route(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "inhouse_requests", "Requests answered.", labels=("model", "route", "status")
+        )
+        duration = HistogramMetricFamily(
+            "inhouse_request_duration_seconds", "From a request's head to the answer's end.",
+            labels=("model", "route"),
+        )  # fmt: skip
+        refused = CounterMetricFamily(
+            "inhouse_refusals", "Requests that no engine heard of.",
+            labels=("model", "route", "code"),
+        )  # fmt: skip
+        for labels, route in self._routes.items():
+            for status, count in route.statuses.items():
+                requests.add_metric((*labels, str(status)), count)
+            if sum(route.duration.counts):
+                duration.add_metric(labels, route.duration.buckets(), route.duration.sum)
+        for key, count in self._refused.items():
+            refused.add_metric(key, count)
+        yield from (requests, duration, refused)
+
+    def _per_model(self) -> Iterator[Metric]:
+        for name, text, read in _HISTOGRAMS:
+            family = HistogramMetricFamily(name, text, labels=("model",))
+            for model, counted in self._models.items():
+                times = read(counted)
+                family.add_metric((model,), times.buckets(), times.sum)
+            yield family
+        for name, text, kind, count in _COUNTS:
+            counts = kind(name, text, labels=("model",))
+            for model, counted in self._models.items():
+                counts.add_metric((model,), count(counted))
+            yield counts
+
+    def _per_tenant(self) -> Iterator[Metric]:
+        tokens = CounterMetricFamily(
+            "inhouse_tokens",
+            "Tokens by kind; cached ones are among the input, reasoning among the output.",
+            labels=("model", "tenant", "kind"),
+        )
+        cost = CounterMetricFamily(
+            "inhouse_cost", "Cost in the prices' currency.", labels=("model", "tenant")
+        )
+        for labels, share in self._shares.items():
+            for kind in ("input", "cached", "output", "reasoning"):
+                tokens.add_metric((*labels, kind), getattr(share, kind))
+            cost.add_metric(labels, share.nanos / NANOS)
+        yield from (tokens, cost)
 
 
-def _describe(lines: list[str], line: str) -> None:
-    """Put a HELP or TYPE line before the samples, unless another replica has said it already."""
-    kind = line[:6]
-    described = [known for known in lines if known.startswith("# ")]
-    if not any(known.startswith(kind) for known in described):
-        lines.insert(len(described), line)
+class _Collector(Collector):
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        return self._read()
 
 
-def _labelled(line: str, name: str, label: str) -> str:
-    rest = line[len(name) :]
-    if not rest.startswith("{"):
-        return f"{name}{{{label}}}{rest}"
-    separator = "" if rest.startswith("{}") else ","
-    return f"{name}{{{label}{separator}{rest[1:]}"
+_HISTOGRAMS: tuple[tuple[str, str, Callable[[_Model], _Times]], ...] = (
+    (
+        "inhouse_time_to_first_token_seconds",
+        "From a request's head to the first bytes of its answer.",
+        lambda model: model.ttft,
+    ),
+    (
+        "inhouse_time_per_output_token_seconds",
+        "Each further token, mean over an answer.",
+        lambda model: model.per_token,
+    ),
+    (
+        "inhouse_queue_seconds",
+        "Waiting for a turn, or for the model.",
+        lambda model: model.queue,
+    ),
+)
+_COUNTS: tuple[tuple[str, str, type, Callable[[_Model], int]], ...] = (
+    (
+        "inhouse_requests_running", "Requests that an engine works on.", GaugeMetricFamily,
+        lambda model: model.running,
+    ),
+    (
+        "inhouse_requests_waiting", "Requests that wait for their turn, or for the model.",
+        GaugeMetricFamily, lambda model: model.waiting,
+    ),
+    (
+        "inhouse_client_disconnects", "Clients that left before their answer was complete.",
+        CounterMetricFamily, lambda model: model.left,
+    ),
+    (
+        "inhouse_upstream_errors", "Engines that went away before or in an answer.",
+        CounterMetricFamily, lambda model: model.lost,
+    ),
+)  # fmt: skip

@@ -3,212 +3,314 @@
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-
-from starlette.types import Receive, Send
 
 from serve import log
-from serve.errors import EngineGone, RequestError, ShuttingDown
-from serve.gateway import errors
-from serve.gateway.body import model_of, read_body, with_model
-from serve.gateway.metrics import CLIENT_LEFT, Metrics, Series
+from serve.errors import EngineGone, Forbidden, InhouseError, ModelNotReady, ShuttingDown
+from serve.gateway import errors, safety
+from serve.gateway.body import read, read_body, read_form
+from serve.gateway.books import Books
+from serve.gateway.breaker import Breaker, Poison
+from serve.gateway.call import Call, ClientLeft
+from serve.gateway.config import Config
+from serve.gateway.door import may_use
+from serve.gateway.exchange import Request as Request  # where other parts look for it
+from serve.gateway.routes import Route, find
+from serve.gateway.salt import Salts
 from serve.gateway.served import DRAIN_RETRY_S, Served
-from serve.gateway.upstream import Connection, Pool
+from serve.gateway.upstream import Connection, Pool, host_of
+from serve.gateway.waiting import Comments
+from serve.limits import Admission, Ask, Ticket
+from serve.quota import Priority
 from serve.roster import Chooser, Replica, ServedModel
 
 _logger = logging.getLogger(__name__)
 
 # What an engine is told of a request's head. Never keys, cookies or the client's host.
 _FORWARDED = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
-# Proxies between us and the client must neither hold back nor change a stream.
-_STREAM_HEADERS = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
-
-
-@dataclass(slots=True)
-class Request:
-    """One request that has been let in: where it goes, and the ways to and from its client."""
-
-    path: str
-    headers: dict[bytes, bytes]  # names in lower case
-    id: bytes
-    receive: Receive
-    send: Send
-
-
-class _Call:
-    """A request on its way, and the one who watches for its client leaving."""
-
-    __slots__ = (
-        "body", "connection", "has_left", "head", "is_started", "is_stream", "last", "model",
-        "request", "series", "started_at", "status",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, model: ServedModel, body: bytes, series: Series) -> None:
-        self.request = request
-        self.model = model
-        self.head = _head(request, len(body))
-        self.body = body  # dropped when the answer's head is in: answers may take long
-        self.series = series
-        self.started_at = time.perf_counter()
-        self.connection: Connection | None = None  # while an engine works on it
-        self.has_left = False
-        self.is_started = False  # the client has the head of an answer
-        self.is_stream = False
-        self.last = b""  # what the client was sent last
-        self.status = CLIENT_LEFT
-
-    async def watch(self) -> None:
-        """Ends when the client leaves; also, by ASGI's rules, when its answer is complete."""
-        while (await self.request.receive())["type"] != "http.disconnect":
-            pass
-        self.has_left = True
-        if self.connection is not None:
-            self.connection.abort()
+_MOST_TRIES = 3
+_PRIORITIES: tuple[Priority, ...] = ("interactive", "default", "batch")
+_RANKS = {name.encode(): rank for rank, name in enumerate(_PRIORITIES)}
 
 
 class Relay:
-    """Carries requests to engines. Owns the leases: how many requests each replica works on."""
+    """Carries requests to engines. One per gateway process."""
 
-    def __init__(self, served: Served, pool: Pool, metrics: Metrics, max_body: int) -> None:
+    def __init__(
+        self, config: Config, served: Served, pool: Pool, books: Books, admission: Admission,
+        salts: Salts,
+    ) -> None:  # fmt: skip
+        self._config = config
         self._served = served
         self._pool = pool
-        self._metrics = metrics
-        self._max_body = max_body
+        self._books = books
+        self._admission = admission
+        self._salts = salts
+        self._comments = Comments(config.first_comment_s, config.next_comment_s)
         self._chooser = Chooser()
+        self._breaker = Breaker()
+        self._poison = Poison()
+        served.listen(self._chooser.update)
 
-    async def __call__(self, request: Request) -> None:
-        """Answer one request; a RequestError only while nothing has been sent to the client."""
-        call = await self._admit(request)
-        if call is None:
+    async def carry(self, request: Request) -> None:
+        """The same for a request that another part of ours makes."""
+        await self(request, find(request.path.encode()))
+
+    async def __call__(self, request: Request, route: Route) -> None:
+        """Answer one request. An InhouseError only for a body that cannot be read; what goes wrong
+        later is told here."""
+        length = request.headers.get(b"content-length")
+        body = await read_body(request.receive, length, self._config.max_body)
+        if body is None:
             return
-        call.series.running.inc()
-        # Ends by itself with the answer; cancelling it on that way would double its cost.
-        watch = asyncio.get_running_loop().create_task(call.watch())
+        if route.is_form:
+            asked = read_form(body, request.headers.get(b"content-type", b""))
+        else:
+            asked = read(body)
+            safety.check(body, self._config.bounds)
+        call = Call(request, route, asked, self._books.journal)
+        del body
+        if not call.outlet.listen(call):
+            return
         try:
-            await self._try_replicas(call)
+            await self._carry(call)
+        except ClientLeft:
+            self._books.end(call, "left")
         except asyncio.CancelledError:  # the time to drain is over
-            watch.cancel()
-            await self._break_off(call, 503, ShuttingDown(DRAIN_RETRY_S))
-        except BaseException:
-            watch.cancel()
-            raise
+            self._tell(call, ShuttingDown(DRAIN_RETRY_S), "drained")
+        except InhouseError as error:
+            self._tell(call, error, "gone" if isinstance(error, EngineGone) else "error")
         finally:
             if call.connection is not None:
                 call.connection.abort()
-            self._record(call)
+            call.let_go()
+            self._books.end(call, "error")  # of ours, if it is not in the books yet
+            await call.outlet.close()
 
-    async def _admit(self, request: Request) -> _Call | None:
-        """Read the request and find its model; None if the client left meanwhile."""
-        length = request.headers.get(b"content-length")
-        body = await read_body(request.receive, length, self._max_body)
-        if body is None:
-            return None
-        name = model_of(body)
-        model = self._served.find(name)
-        if name != model.name:
-            body = with_model(body, model.name)
-        return _Call(request, model, body, self._metrics.series(model.name, request.path))
+    async def _carry(self, call: Call) -> None:
+        asked = call.asked
+        if asked.is_stream:
+            call.comments = self._comments
+            self._comments.watch(call, asyncio.get_running_loop().time())
+        known = self._served.model(asked.model)
+        if known is not None and not may_use(call.request.caller.key, known.name, *known.aliases):
+            raise Forbidden("model", known.name)
+        call.model = model = await self._model(call)
+        call.mark = self._poison.check(model.name, asked.body)
+        call.ticket = await self._ticket(call, model)
+        self._prepare(call, model)
+        self._books.begin(call)
+        connection = await self._try_replicas(call, model)
+        if call.has_left:
+            raise ClientLeft
+        await self._finish(call, model, connection)
 
-    def _record(self, call: _Call) -> None:
-        call.series.running.dec()
-        call.series.duration.observe(time.perf_counter() - call.started_at)
-        if call.status == CLIENT_LEFT:
-            self._metrics.disconnects.labels(call.model.name).inc()
-        if call.is_started or call.has_left:  # otherwise it is counted where it is refused
-            call.series.count(call.status)
-
-    async def _try_replicas(self, call: _Call) -> None:
-        """Ask the best replica; another one only if nothing at all could be sent to it."""
-        failed: frozenset[str] = frozenset()
-        while (lease := self._chooser.pick(call.model, call.body, b"", failed)) is not None:
-            replica = lease.replica
+    async def _model(self, call: Call) -> ServedModel:
+        """The model, ready; waits for it if it is on its way."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._config.wait_s
+        while True:
             try:
-                connection = await self._ask(call, replica)
-                if call.has_left:
-                    return
-                if connection is not None and connection.is_headed:
-                    return await self._pass_on(call, connection)
-            finally:
-                lease.end()
-            self._note_loss(call.model, replica)
-            if connection is not None:
-                break
-            failed |= {replica.id}
-        await self._break_off(call, 502, EngineGone(call.model.name, is_started=False))
+                return self._served.find(call.asked.model)
+            except ModelNotReady as error:
+                left_s = until_s - loop.time()
+                if error.state == "quarantined" or left_s <= 0:
+                    raise
+                self._books.waiting(error.name, 1)
+                try:
+                    await call.unless_left(self._served.changed(left_s))
+                finally:
+                    self._books.waiting(error.name, -1)
 
-    async def _ask(self, call: _Call, replica: Replica) -> Connection | None:
-        """Send the request and wait for the answer's head. None: nobody listens there.
+    async def _ticket(self, call: Call, model: ServedModel) -> Ticket:
+        estimate = self._books.estimate(model.name)
+        prompt = estimate.input_tokens(len(call.asked.prompt) or len(call.asked.body))
+        output = estimate.output_tokens(call.asked, model.context_tokens)
+        call.tokens = (prompt, output)
+        caller = call.request.caller
+        ask = Ask(
+            caller.key,
+            caller.tenant,
+            model.name,
+            model.limits,
+            prompt + output,
+            model.price.cost(prompt, 0, output),
+            _priority(call.request),
+            sum(replica.slots for replica in model.replicas)
+            if all(replica.slots for replica in model.replicas)
+            else 0,
+            self._config.wait_s,
+        )
+        ticket = self._admission.try_enter(ask)
+        if ticket is None:
+            self._books.waiting(model.name, 1)
+            try:
+                ticket = await call.unless_left(self._admission.enter(ask))
+            finally:
+                self._books.waiting(model.name, -1)
+            call.queue_s = ticket.waited_s
+        return ticket
+
+    def _prepare(self, call: Call, model: ServedModel) -> None:
+        """What the engine gets instead of what the client sent."""
+        asked, request, changes = call.asked, call.request, {}
+        name = model.upstream or model.name
+        call.adds_cache = request.headers.get(b"x-inhouse-usage") == b"deepseek"
+        if call.route.is_form:
+            call.body = asked.body
+            return
+        if asked.model != name:
+            changes["model"] = b'"%b"' % name.encode()
+        if salt := self._salt(call, model):
+            changes["cache_salt"] = b'"%b"' % salt
+        if asked.is_stream and call.route.streams_usage and not asked.wants_usage():
+            changes["stream_options"] = asked.with_usage()
+            call.drops_usage = True
+        call.body = asked.rewritten(changes) if changes else asked.body
+
+    def _salt(self, call: Call, model: ServedModel) -> bytes:
+        asked = call.asked
+        is_ours = not self._served.roster.is_open and model.takes_salt and call.route.takes_salt
+        if not is_ours and not asked.salt:
+            return b""
+        return self._salts.of(call.request.caller.tenant.name, asked.salt)
+
+    async def _try_replicas(self, call: Call, model: ServedModel) -> Connection:
+        """The connection on which an answer has come; EngineGone if there is none.
+
+        Another replica is asked only if the one before has not got the request, or has declined
+        it: a request that kills an engine must not visit the next.
+        """
+        salt = self._salt(call, model)
+        avoid = self._breaker.blocked(time.monotonic())
+        for number in range(_MOST_TRIES):
+            lease = self._chooser.pick(model, call.asked.prompt, salt, avoid)
+            if lease is None:
+                break
+            call.lease, replica = lease, lease.replica
+            avoid |= {replica.id}
+            call.has_others = (
+                number + 1 < _MOST_TRIES
+                and len(model.replicas) > 1
+                and any(other.id not in avoid for other in model.replicas)
+            )
+            self._breaker.picked(replica.id, time.monotonic())
+            connection = await self._ask(call, replica)
+            if call.has_left:
+                raise ClientLeft
+            if connection is not None and connection.is_headed:
+                if not call.is_declined:
+                    return connection
+                connection.abort()
+            else:
+                self._note_loss(call, model, replica)
+                if connection is not None:
+                    self._poison.note_death(call.mark)
+                    break
+            call.connection = None
+            lease.end()
+        raise EngineGone(model.name, is_started=False)
+
+    async def _ask(self, call: Call, replica: Replica) -> Connection | None:
+        """Send the request and wait for the end of the answer. None: nobody listens there.
 
         An engine closes idle connections after some seconds, perhaps just now: one that was idle
         and ends without a single byte has not been asked, so a fresh one is.
         """
-        connection = await self._pool.get(replica.address.removeprefix("unix:"))
-        while connection is not None and not call.has_left:
-            call.connection = connection
-            connection.send(call.head, call.body)
-            while not connection.is_headed and not connection.is_lost:
-                await connection.changed()
+        head = _head(call, replica)
+        connection = self._pool.take(replica.address)
+        if connection is None:
+            connection = await self._pool.connect(replica.address)
+        while connection is not None:
+            if call.has_left:
+                connection.abort()
+                break
+            call.ask(connection, head)
+            await call.over()
             if connection.is_headed or connection.has_bytes or not connection.is_reused:
-                return connection
-            connection = await self._pool.get(replica.address.removeprefix("unix:"), is_fresh=True)
-        call.connection = connection
+                break
+            if call.has_left:
+                break
+            connection = await self._pool.connect(replica.address)
         return connection
 
-    async def _pass_on(self, call: _Call, connection: Connection) -> None:
-        """Send the answer on as it comes: one write for each read, nothing parsed."""
-        send = call.request.send
-        call.series.first_byte.observe(time.perf_counter() - call.started_at)
-        call.body = b""
-        call.is_stream = connection.content_type.startswith(b"text/event-stream")
-        headers = connection.headers
-        headers.append((b"x-request-id", call.request.id))
-        if call.is_stream:
-            headers += _STREAM_HEADERS
-        call.is_started = True
-        await send({"type": "http.response.start", "status": connection.status, "headers": headers})
-        while not connection.is_complete:
-            if data := connection.take():
-                call.last = data
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            elif not connection.is_lost:
-                await connection.changed()
-            elif call.has_left:
-                return
-            else:
-                self._metrics.upstream_errors.labels(call.model.name).inc()
-                gone = EngineGone(call.model.name, is_started=True)
-                return await self._break_off(call, 502, gone)
-        data = connection.take()
-        call.connection = None
-        connection.release()
-        call.status = connection.status
-        await send({"type": "http.response.body", "body": data, "more_body": False})
+    async def _finish(self, call: Call, model: ServedModel, connection: Connection) -> None:
+        """The answer has come as far as it does: write it down, and send the last of it."""
+        assert call.lease is not None
+        if not call.is_complete:
+            self._note_loss(call, model, call.lease.replica)
+            self._poison.note_death(call.mark)
+            raise EngineGone(model.name, is_started=True)
+        self._breaker.succeeded(call.lease.replica.id)
+        self._poison.note_answer(call.mark)
+        call.let_go()
+        if connection.is_complete:
+            connection.release()
+        else:
+            connection.abort()
+        last = call.last_bytes()
+        self._books.end(call, "ok" if call.status < 400 else "error")
+        if self._config.commit == "each":
+            await self._books.journal.committed()
+        call.outlet.end(last)
 
-    async def _break_off(self, call: _Call, status: int, error: RequestError) -> None:
+    def _tell(self, call: Call, error: InhouseError, outcome: str) -> None:
         """Give up without pretending success: by a refusal, if nothing was sent to the client.
 
         A stream that has begun ends with an error event. Anything else is left incomplete, and
-        the server closes the connection on which that happens.
+        the connection is closed on which that happens.
         """
+        if call.connection is not None:
+            call.connection.abort()
+        call.let_go()
+        path, outlet = call.request.path, call.outlet
+        status, headers, content = errors.answer(error, path)
         call.status = status
-        if not call.is_started:
-            raise error
-        if call.is_stream:
-            event = errors.event(error, call.request.path)
-            separator = b"" if call.last.endswith(b"\n\n") or not call.last else b"\n\n"
-            await call.request.send(
-                {"type": "http.response.body", "body": separator + event, "more_body": False}
-            )
+        if call.is_begun:
+            self._books.end(call, outcome)  # type: ignore[arg-type]
+        else:
+            model = call.model.name if call.model is not None else ""
+            code = errors.code(error)
+            self._books.refused(call.request, call.route.name, status, code, model)
+            self._books.end(call, "refused")
+        if not outlet.is_started:
+            headers = [row for row in headers if row[0] != b"content-length"]
+            headers.append((b"x-request-id", call.request.shown_id))
+            outlet.start(status, headers, b"%d" % len(content))
+            outlet.end(content)
+        elif call.is_stream or call.notes is None:
+            cut = b"\n\n" if call.notes is not None and call.notes.ends_in_an_event() else b""
+            outlet.end(cut + errors.event(error, path))
+        else:
+            outlet.break_off()
 
-    def _note_loss(self, model: ServedModel, replica: Replica) -> None:
-        self._metrics.upstream_errors.labels(model.name).inc()
+    def _note_loss(self, call: Call, model: ServedModel, replica: Replica) -> None:
+        self._breaker.failed(replica.id, time.monotonic())
+        self._books.lost(model.name)
         _logger.warning("engine gone %s", log.fields(model=model.name, replica=replica.id))
 
 
-def _head(request: Request, length: int) -> bytes:
-    lines = [b"POST %b HTTP/1.1\r\nhost: engine\r\n" % request.path.encode()]
+def _priority(request: Request) -> Priority:
+    """The class that the client asks for (`x-inhouse-priority`), as far as its key goes."""
+    key = request.caller.key
+    most = _PRIORITIES.index(key.priority) if key is not None else 0
+    wanted = request.headers.get(b"x-inhouse-priority", b"default")
+    if request.priority is not None:
+        wanted = request.priority.encode()
+    return _PRIORITIES[max(most, _RANKS.get(wanted, 1))]
+
+
+def _head(call: Call, replica: Replica) -> bytes:
+    request = call.request
+    lines = [
+        b"POST %b HTTP/1.1\r\nhost: %b\r\n"
+        % (request.path.encode(), host_of(replica.address).encode())
+    ]
+    if replica.key:
+        lines.append(b"authorization: Bearer %b\r\n" % replica.key.encode())
     for name in _FORWARDED:
         if (value := request.headers.get(name)) is not None:
             lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (length, request.id))
+    if call.trace is not None:
+        lines.append(b"traceparent: %b\r\n" % call.trace.header)
+    lines.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(call.body), request.id))
     return b"".join(lines)

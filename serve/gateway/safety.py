@@ -1,6 +1,21 @@
-"""What a body may ask for, so that one client cannot hurt an engine that all share."""
+"""What a body may ask for, so that one client cannot hurt an engine that all share.
 
+Most of the published ways to stop an engine with one request are a number that is too large, a
+grammar that takes for ever to compile, a medium that is fetched from where the client says, or a
+field that was never meant for clients. What is not named here passes: engines learn new fields
+faster than gateways.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from serve.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,5 +30,236 @@ class Bounds:
     media_hosts: tuple[str, ...] = ()
 
 
+_MOST_PROMPTS = 2048  # in one request, as OpenAI has it
+_MOST_TOKENS_NAMED = 1024  # in lists and mappings of token ids: each is looked at in every step
+_MOST_REPEATS = 1000  # in a regex: automata grow with it
+_LARGEST = 2**31 - 1
+_LONGEST_NUMBER = 400  # characters
+
+# Never for clients: they move caches between engines, name engines' own state, or were each the
+# way of a published attack. (vLLM: CVE-2026-105755 shared ids, PYSEC-2026-2303 embeddings.)
+_OURS = (
+    "kv_transfer_params", "request_id", "data_parallel_rank", "prompt_embeds",
+    "mm_processor_kwargs", "media_io_kwargs",
+)  # fmt: skip
+_GRAMMARS = (
+    "guided_json", "guided_regex", "guided_grammar", "guided_choice", "structured_outputs",
+    "response_format", "format", "text", "structural_tag",
+)  # fmt: skip
+_COUNTS = ("n", "best_of", "beam_width")
+_LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs")
+_LENGTHS = ("min_tokens", "max_tokens", "max_completion_tokens", "max_output_tokens", "top_k")
+_TOKEN_LISTS = ("logit_bias", "allowed_token_ids", "stop_token_ids", "bad_words")
+_PROMPTS = ("prompt", "input", "documents")
+
+# The last of several equal keys counts, as for engines.
+_look = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_look_into = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_decode = msgspec.json.Decoder().decode
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_QUOTE, _LIST, _NESTS = ord('"'), ord("["), b"[{"
+_STRINGS = re.compile(rb'"[^"]*"')
+_PAIRS = re.compile(rb"\[\]|\{\}")
+_REPEATS = re.compile(r"\{\s*(\d+)?\s*(?:,\s*(\d+)?\s*)?\}")
+_MEDIA_KEYS = frozenset(
+    ("url", "uri", "image_url", "video_url", "audio_url", "file_url", "image", "video", "audio")
+)
+# Below these keys nobody fetches anything: what a tool is, or what a model said to one.
+_NEVER_MEDIA = frozenset(
+    ("tools", "functions", "arguments", "metadata", "json_schema", "schema", "parameters")
+    + ("structured_outputs", "response_format", "guided_json", "chat_template_kwargs", "text")
+)
+
+
 def check(body: bytes, bounds: Bounds) -> None:
-    """BadRequest (with `param`) if the body asks for more than `bounds` allow. Never quotes it."""
+    """BadRequest (with `param`) if the body asks for more than `bounds` allow. Never quotes it.
+
+    Reads a JSON object; what is none is left for those who decode it.
+    """
+    _check_depth(body, bounds.max_depth)
+    try:
+        looked = _look(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    for name in looked.keys() & _CHECKS.keys():
+        if (raw := bytes(looked[name])) != b"null":
+            _CHECKS[name](name, raw, bounds)
+    for name in looked.keys() - _NEVER_MEDIA:
+        for key, url in _media_in(name, looked[name]):
+            _check_url(key, url, bounds.media_hosts)
+
+
+def _everything(raw: bytes | msgspec.Raw) -> Any:
+    """Of a part whose syntax is good already: only a number of thousands of digits is refused."""
+    try:
+        return _decode(raw)
+    except msgspec.MsgspecError:
+        raise BadRequest("The body has a number that is too large.") from None
+
+
+def _refuse(name: str, problem: str) -> BadRequest:
+    return BadRequest(f"{name} {problem}.", param=name)
+
+
+def _check_depth(body: bytes, most: int) -> None:
+    """Without decoding, which would build what somebody made to be large: only brackets that no
+    string holds are left, and pairs of them are removed from the inside out, once per level."""
+    if body.count(b"[") + body.count(b"{") <= most:
+        return
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = _STRINGS.sub(b"", unescaped.translate(None, _NO_BRACKETS))
+    for _ in range(most):
+        if not brackets:
+            return
+        brackets = _PAIRS.sub(b"", brackets)
+    if brackets:
+        raise BadRequest(f"The body is nested deeper than {most} levels.")
+
+
+def _check_ours(name: str, raw: bytes, bounds: Bounds) -> None:
+    raise _refuse(name, "is not for clients")
+
+
+def _check_count(name: str, raw: bytes, bounds: Bounds) -> None:
+    if not _within(raw, 1, bounds.max_n):
+        raise _refuse(name, f"must be between 1 and {bounds.max_n}")
+
+
+def _check_logprobs(name: str, raw: bytes, bounds: Bounds) -> None:
+    # -1 asks for those of the whole vocabulary.
+    if raw not in (b"true", b"false") and not _within(raw, 0, bounds.max_logprobs):
+        raise _refuse(name, f"must be between 0 and {bounds.max_logprobs}")
+
+
+def _check_length(name: str, raw: bytes, bounds: Bounds) -> None:
+    if not _within(raw, -1, _LARGEST):
+        raise _refuse(name, f"must be between -1 and {_LARGEST}")
+
+
+def _check_tokens(name: str, raw: bytes, bounds: Bounds) -> None:
+    found = _everything(raw)
+    if isinstance(found, list | dict) and len(found) > _MOST_TOKENS_NAMED:
+        raise _refuse(name, f"may have {_MOST_TOKENS_NAMED} entries at most")
+
+
+def _check_stops(name: str, raw: bytes, bounds: Bounds) -> None:
+    found = _everything(raw)
+    if isinstance(found, list) and len(found) > bounds.max_stops:
+        raise _refuse(name, f"may have {bounds.max_stops} entries at most")
+
+
+def _check_prompts(name: str, raw: bytes, bounds: Bounds) -> None:
+    if not raw.startswith(b"["):
+        return
+    # Token ids of one prompt are numbers, and as many as the context has room for.
+    found = _everything(raw)
+    if len(found) > _MOST_PROMPTS and not isinstance(found[0], int):
+        raise _refuse(name, f"may have {_MOST_PROMPTS} entries at most")
+
+
+def _check_grammar(name: str, raw: bytes, bounds: Bounds) -> None:
+    if len(raw) > bounds.max_grammar:
+        raise _refuse(name, f"may have {bounds.max_grammar} bytes at most")
+    for regex in _regexes(name, _everything(raw)):
+        for counts in _REPEATS.findall(regex):
+            if any(count and int(count) > _MOST_REPEATS for count in counts):
+                raise _refuse(name, f"may repeat nothing more than {_MOST_REPEATS} times")
+
+
+def _check_tools(name: str, raw: bytes, bounds: Bounds) -> None:
+    found = _everything(raw)
+    if isinstance(found, list) and any(
+        len(msgspec.json.encode(tool)) > bounds.max_grammar for tool in found
+    ):
+        raise _refuse(name, f"may have {bounds.max_grammar} bytes each at most")
+
+
+def _within(raw: bytes, least: int, most: int) -> bool:
+    """Whether a number is: engines also take `"5"` and `5.0` for it. What is no number at all is
+    theirs to refuse."""
+    if raw.isdigit() and len(raw) < 10:
+        return least <= int(raw) <= most
+    if len(raw) > _LONGEST_NUMBER:
+        return False
+    found = _everything(raw)
+    try:
+        value = float(found) if isinstance(found, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return isinstance(found, str) and not found.strip().lstrip("+-")[:1].isdigit()
+    return math.isnan(value) or least <= value <= most
+
+
+def _regexes(name: str, found: Any) -> Iterator[str]:
+    """Every regular expression in a grammar: the value itself, `regex`, a schema's `pattern`."""
+    if isinstance(found, str) and name in ("guided_regex", "regex", "pattern"):
+        yield found[:_LARGEST]
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            yield from _regexes(key, value)
+    elif isinstance(found, list):
+        for value in found:
+            yield from _regexes("", value)
+
+
+def _media_in(name: str, raw: msgspec.Raw) -> Iterator[tuple[str, str]]:
+    """Media in a value of the top level. What is usual, a list of messages that are plain text, is
+    not built to find that there are none."""
+    view = memoryview(raw)
+    if view[0] == _QUOTE:
+        yield from _media({name: _everything(raw)}) if name in _MEDIA_KEYS else ()
+    elif view[0] == _LIST:
+        try:
+            messages = _look_into(raw)
+        except msgspec.ValidationError:  # of something else
+            yield from _media(_everything(raw))
+            return
+        for message in messages:
+            if any(memoryview(each)[0] in _NESTS or key in _MEDIA_KEYS
+                   for key, each in message.items()):  # fmt: skip
+                yield from _media({key: _everything(each) for key, each in message.items()})
+    elif view[0] in _NESTS:
+        yield from _media({name: _everything(raw)})
+
+
+def _media(found: Any) -> Iterator[tuple[str, str]]:
+    """Every address below `found` that an engine might fetch, with its key."""
+    if isinstance(found, list):
+        for each in found:
+            yield from _media(each)
+    elif isinstance(found, dict):
+        for key, value in found.items():
+            if isinstance(value, str) and key in _MEDIA_KEYS:
+                yield key, value
+            # A tool call's `input` is whatever the tool takes; the body's own has messages.
+            elif key not in _NEVER_MEDIA and not (key == "input" and "name" in found):
+                yield from _media(value)
+
+
+def _check_url(key: str, url: str, hosts: tuple[str, ...]) -> None:
+    scheme, separator, _ = url.strip().partition(":")
+    if not separator or scheme.lower() == "data":
+        return  # no address at all (base64), or one that has all in itself
+    try:
+        parts = urlsplit(url.strip())
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    # A backslash or a user name is read by some as part of the host and by others not.
+    is_plain = "\\" not in url and "@" not in url.partition("//")[2].partition("/")[0]
+    if scheme.lower() in ("http", "https") and is_plain and host.lower() in hosts:
+        return
+    raise _refuse(key, "may not be fetched: send the content itself, as a data: URL")
+
+
+_CHECKS: Mapping[str, Callable[[str, bytes, Bounds], None]] = (
+    dict.fromkeys(_OURS, _check_ours)
+    | dict.fromkeys(_GRAMMARS, _check_grammar)
+    | dict.fromkeys(_COUNTS, _check_count)
+    | dict.fromkeys(_LOGPROBS, _check_logprobs)
+    | dict.fromkeys(_LENGTHS, _check_length)
+    | dict.fromkeys(_TOKEN_LISTS, _check_tokens)
+    | dict.fromkeys(_PROMPTS, _check_prompts)
+    | dict.fromkeys(("stop", "stop_sequences"), _check_stops)
+    | {"tools": _check_tools}
+)

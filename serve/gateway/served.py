@@ -1,6 +1,9 @@
 """What a gateway knows of the roster: models by name, keys, and the list that clients get."""
 
+import asyncio
+import contextlib
 import difflib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,9 +21,23 @@ class Served:
     """The current roster, indexed. Only `update` changes it, all at once."""
 
     def __init__(self, roster: Roster) -> None:
+        self._listeners: list[Callable[[Roster], None]] = []
+        self._news = asyncio.Event()
         self.update(roster)
 
+    def listen(self, listener: Callable[[Roster], None]) -> None:
+        """Tell `listener` of the current roster, and of each that follows."""
+        self._listeners.append(listener)
+        listener(self.roster)
+
+    async def changed(self, longest_s: float) -> None:
+        """Until the next roster, or so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._news.wait()
+
     def update(self, roster: Roster) -> None:
+        """There is a new roster."""
         self.roster = roster
         self.keyring = Keyring(roster.keys)
         self._by_name: dict[str, ServedModel] = {}
@@ -29,8 +46,11 @@ class Served:
             for name in (model.name, *model.aliases):
                 self._by_name[name.casefold()] = model
                 cards.append(_card(name, model))
-        self._cards = {card["id"].casefold(): msgspec.json.encode(card) for card in cards}
-        self.listing = msgspec.json.encode({"object": "list", "data": cards})
+        self._cards = {card["id"].casefold(): card for card in cards}
+        for listener in self._listeners:
+            listener(roster)
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     def find(self, name: str) -> ServedModel:
         """The ready model of this name or alias; otherwise the error that says why not."""
@@ -48,7 +68,17 @@ class Served:
         card = self._cards.get(name.casefold())
         if card is None:
             raise self._not_served(name)
-        return card
+        return msgspec.json.encode(card)
+
+    def listing(self, may_see: Callable[[ServedModel], bool]) -> bytes:
+        """What `/v1/models` answers."""
+        seen = {model.name for model in self.roster.models if may_see(model)}
+        cards = [card for card in self._cards.values() if card["root"] in seen]
+        return msgspec.json.encode({"object": "list", "data": cards})
+
+    def model(self, name: str) -> ServedModel | None:
+        """The model of this name or alias, ready or not."""
+        return self._by_name.get(name.casefold())
 
     def _not_served(self, name: str) -> ModelNotServed:
         if len(name) > _LONGEST_NAME:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.errors import ControlLost, NotRunning
 from serve.gateway.app import Gateway
 from serve.gateway.config import Config
+from serve.gateway.direct import DirectProtocol
+from serve.gateway.protocol import sweep
 from serve.gateway.served import Served
+from serve.gateway.tls import certificates
 from serve.roster import Roster, follow
 
 _logger = logging.getLogger(__name__)
-_MAX_HEAD_BYTES = 64 * 1024
 _KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that theirs are not cut
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 0.5
 
@@ -36,7 +37,13 @@ def run(config: Config) -> None:
 
 async def _serve(config: Config) -> None:
     served = Served(Roster())
-    server = _Server(_uvicorn_config(config, served))
+    gateway = Gateway(config, served)
+    settings = _uvicorn_config(config, gateway)
+    tls = certificates(config)
+    if tls is not None:
+        settings.load()
+        settings.ssl = tls.context
+    server = _Server(settings)
     is_told = asyncio.Event()
 
     async def follow_rosters() -> None:
@@ -48,13 +55,20 @@ async def _serve(config: Config) -> None:
             server.should_exit = True
             is_told.set()
 
-    following = asyncio.create_task(follow_rosters())
+    tasks = [asyncio.create_task(follow_rosters())]
     await is_told.wait()  # before, we do not know who may enter; callers wait in the backlog
     if not server.should_exit:
+        tasks.append(asyncio.create_task(sweep(server.server_state.connections)))
+        tasks.append(asyncio.create_task(gateway.batches.run(served, gateway.relay.carry)))
+        tasks.append(asyncio.create_task(gateway.probes.show()))
+        if tls is not None:
+            tasks.append(asyncio.create_task(tls.keep_fresh()))
         await server.serve([socket.socket(fileno=config.fd)])
-    following.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await following
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    gateway.close()
 
 
 async def _rosters(control: Path, grace_s: float) -> AsyncIterator[Roster]:
@@ -77,10 +91,14 @@ async def _rosters(control: Path, grace_s: float) -> AsyncIterator[Roster]:
         retry_s = min(2 * retry_s, _LAST_RETRY_S)
 
 
-def _uvicorn_config(config: Config, served: Served) -> uvicorn.Config:
+def _uvicorn_config(config: Config, gateway: Gateway) -> uvicorn.Config:
+    class Timed(DirectProtocol):
+        head_timeout_s = config.head_timeout_s
+        body_timeout_s = config.body_timeout_s
+
     return uvicorn.Config(
-        Gateway(served, config.max_body),
-        http=_BoundedHead,
+        gateway,
+        http=Timed,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -103,25 +121,3 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
-
-
-class _BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol with a limit on the head of a request, of which it keeps every byte."""
-
-    _head_bytes = 0
-    _is_in_head = False
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_bytes, self._is_in_head = 0, True
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("Request head too large.")

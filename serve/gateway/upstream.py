@@ -1,4 +1,4 @@
-"""Pooled HTTP/1.1 connections to engines, over their unix sockets.
+"""Pooled HTTP/1.1 connections to engines, over unix sockets and TCP.
 
 Our own protocol and not an HTTP client library, because it decides what a gateway costs: in
 front of the same upstream it carried three times the requests per CPU-second of one with
@@ -6,13 +6,22 @@ aiohttp. Parsing is httptools' (llhttp).
 """
 
 import asyncio
+import ssl
 from collections import defaultdict
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 import httptools
 
-_HIGH_BYTES = 256 * 1024  # of an answer that its reader has not taken: stop reading the engine
 _MAX_IDLE = 256  # connections kept per engine
 _FULL_RETRIES_S = (0.01, 0.05, 0.2, 1.0)  # the engine's backlog is full: it lives, come again
+_CONNECT_S = 5.0
+
+# What one read may bring. Of a stream little: what its client does not take waits in our memory,
+# and ten thousand slow clients must fit into it.
+_WHOLE = memoryview(bytearray(64 * 1024))
+_STREAM = _WHOLE[: 4 * 1024]
 
 # Hop by hop, or set by our own server.
 _DROPPED = frozenset(
@@ -21,25 +30,29 @@ _DROPPED = frozenset(
 )
 
 
-class Connection(asyncio.Protocol):
+def _nobody() -> None:
+    pass
+
+
+class Connection(asyncio.BufferedProtocol):
     """One connection and the answer that is coming in on it.
 
-    Whoever sent a request reads the state, and awaits `changed()` where it does not suffice.
+    Whoever sends a request names a function that is called when there is news (a head, bytes, the
+    end, the loss of the connection), and reads the state then.
     """
 
     __slots__ = (
-        "_chunks", "_is_kept", "_is_paused", "_loop", "_parser", "_pool", "_size", "_transport",
-        "_waiter", "content_type", "has_bytes", "headers", "is_busy", "is_complete", "is_headed",
-        "is_lost", "is_reused", "socket", "status",
+        "_buffer", "_chunks", "_is_chunked", "_is_kept", "_is_paused", "_news", "_parser", "_pool",
+        "_transport", "address", "content_type", "has_bytes", "headers", "is_busy",
+        "is_complete", "is_headed", "is_lost", "is_reused", "length", "status",
     )  # fmt: skip
 
-    def __init__(self, pool: "Pool", socket: str) -> None:
+    def __init__(self, pool: "Pool", address: str) -> None:
         self._pool = pool
-        self.socket = socket
-        self._loop = asyncio.get_running_loop()
+        self.address = address
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
-        self._waiter: asyncio.Future[None] | None = None
+        self._news = _nobody
         self.is_lost = self.is_busy = self.is_reused = False
         self._reset()
 
@@ -47,26 +60,20 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.content_type = b""
+        self.length: bytes | None = None  # content-length
         self.has_bytes = self.is_headed = self.is_complete = False
-        self._is_kept = self._is_paused = False
+        self._is_kept = self._is_paused = self._is_chunked = False
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._buffer = _WHOLE
 
     # what the relay does
 
-    def send(self, head: bytes, body: bytes) -> None:
+    def ask(self, head: bytes, body: bytes, news: Callable[[], None]) -> None:
         """Send a request; what is known of the answer before is forgotten."""
         self._reset()
         self.is_busy = True
+        self._news = news
         self._transport.writelines((head, body) if body else (head,))
-
-    async def changed(self) -> None:
-        """Until there is news: a head, bytes, the end, or the loss of the connection."""
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def take(self) -> bytes:
         """The bytes of the body that have come in since the last call."""
@@ -75,48 +82,66 @@ class Connection(asyncio.Protocol):
             return b""
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
-        self._size = 0
+        return data
+
+    def has_body(self) -> bool:
+        """Whether there are bytes to `take`, or never will be."""
+        return bool(self._chunks) or self.is_complete
+
+    def pause(self) -> None:
+        """Stop reading, until `resume`."""
+        if not self._is_paused and not self.is_lost:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
         if self._is_paused and not self.is_lost:
             self._is_paused = False
             self._transport.resume_reading()
-        return data
 
     def abort(self) -> None:
         """Close at once; an engine drops its work for a request whose connection is closed."""
+        self._news = _nobody
         self._transport.abort()
 
     def release(self) -> None:
         """Give the connection back after a complete answer."""
+        self._news = _nobody
         self.is_busy = False
+        self.resume()
         if self.is_lost or not self._is_kept or not self._pool.keep(self):
             self._transport.abort()
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # type: ignore[override]
+        # One for all connections: it is read from before anything else can be read into it.
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         self.has_bytes = True
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._transport.abort()
         if not self.is_busy:
             self._transport.abort()  # nobody asked for anything
-        if self._size > _HIGH_BYTES and not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
-        self._wake()
+        self._news()
+
+    def eof_received(self) -> bool:
+        # Without a length and without chunks, the end of the connection is that of the answer.
+        if self.is_headed and self.length is None and not self._is_chunked:
+            self.is_complete = True
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         self._pool.forget(self)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._news()
 
     # httptools' callbacks
 
@@ -124,81 +149,127 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         if name == b"content-type":
             self.content_type = value
+        elif name == b"content-length":
+            self.length = value
+            return
+        elif name == b"transfer-encoding":
+            self._is_chunked = value.lower().endswith(b"chunked")
         if name not in _DROPPED:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
-        self.is_headed = True
+        if self.status >= 200:
+            self.is_headed = True
+            if self.content_type.startswith(b"text/event-stream"):
+                self._buffer = _STREAM
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
-        self._size += len(body)
 
     def on_message_complete(self) -> None:
+        if self.status < 200:  # "continue", "early hints": the answer is still to come
+            self.headers, self.length, self.content_type = [], None, b""
+            return
         self.is_complete = True
         self._is_kept = self._parser.should_keep_alive()  # llhttp knows it only here
 
 
 class Pool:
-    """The connections to all engines that are idle, by socket path."""
+    """The connections to all engines that are idle, by address."""
 
     def __init__(self) -> None:
         self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
 
-    async def get(self, socket: str, is_fresh: bool = False) -> Connection | None:
-        """An idle connection (never with `is_fresh`), or a new one; None if nobody listens."""
-        idle = self._idle[socket]
-        if idle and not is_fresh:
-            connection = idle.pop()
-            connection.is_reused = True
-            return connection
-        loop = asyncio.get_running_loop()
+    def take(self, address: str) -> Connection | None:
+        """An idle connection, if there is one."""
+        idle = self._idle.get(address)
+        if not idle:
+            return None
+        connection = idle.pop()
+        connection.is_reused = True
+        return connection
+
+    async def connect(self, address: str) -> Connection | None:
+        """A new connection; None if nobody listens there."""
         for retry_s in (*_FULL_RETRIES_S, None):
             try:
-                _, made = await loop.create_unix_connection(
-                    lambda: Connection(self, socket), socket
-                )
-                return made
+                async with asyncio.timeout(_CONNECT_S):
+                    return await self._open(address)
             except BlockingIOError:
                 if retry_s is None:
                     return None
                 await asyncio.sleep(retry_s)
-            except OSError:
+            except (OSError, TimeoutError):  # a certificate that is not good is an OSError too
                 return None
         return None
 
+    async def _open(self, address: str) -> Connection:
+        loop = asyncio.get_running_loop()
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            return (await loop.create_unix_connection(lambda: Connection(self, address), path))[1]
+        url = urlsplit(address)
+        is_tls = url.scheme == "https"
+        port = url.port or (443 if is_tls else 80)
+        context = _tls() if is_tls else None
+        made = await loop.create_connection(
+            lambda: Connection(self, address), url.hostname, port, ssl=context
+        )
+        return made[1]
+
     def keep(self, connection: Connection) -> bool:
         """Take a connection back; False if there are enough."""
-        idle = self._idle[connection.socket]
+        idle = self._idle[connection.address]
         if len(idle) >= _MAX_IDLE:
             return False
         idle.append(connection)
         return True
 
     def forget(self, connection: Connection) -> None:
-        idle = self._idle[connection.socket]
-        if connection in idle:
-            idle.remove(connection)
-        if not idle:
-            del self._idle[connection.socket]
+        """It is lost."""
+        idle = self._idle.get(connection.address)
+        if idle is not None:
+            if connection in idle:
+                idle.remove(connection)
+            if not idle:
+                del self._idle[connection.address]
 
-    async def fetch(self, socket: str, path: str, timeout_s: float) -> bytes | None:
+    async def fetch(self, address: str, path: str, timeout_s: float) -> bytes | None:
         """The body of a GET that was answered with 200 in time; None otherwise."""
         connection: Connection | None = None
+        over = asyncio.Event()
+        parts: list[bytes] = []
+
+        def news() -> None:
+            if connection is not None:
+                parts.append(connection.take())
+                if connection.is_complete or connection.is_lost:
+                    over.set()
+
         try:
             async with asyncio.timeout(timeout_s):
-                connection = await self.get(socket, is_fresh=True)
+                connection = await self.connect(address)
                 if connection is None:
                     return None
-                connection.send(f"GET {path} HTTP/1.1\r\nhost: engine\r\n\r\n".encode(), b"")
-                body = b""
-                while not connection.is_complete and not connection.is_lost:
-                    await connection.changed()
-                    body += connection.take()
+                head = f"GET {path} HTTP/1.1\r\nhost: {host_of(address)}\r\n\r\n"
+                connection.ask(head.encode(), b"", news)
+                await over.wait()
         except TimeoutError:
             return None
         finally:
             if connection is not None:
                 connection.abort()
-        return body if connection.is_complete and connection.status == 200 else None
+        is_whole = connection.is_complete and connection.status == 200
+        return b"".join(parts) if is_whole else None
+
+
+@lru_cache(256)
+def host_of(address: str) -> str:
+    """What an upstream at this address is called in `Host`."""
+    return "engine" if address.startswith("unix:") else urlsplit(address).netloc
+
+
+@lru_cache(1)
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

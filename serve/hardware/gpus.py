@@ -72,6 +72,7 @@ def _gpu(card: SeenCard, cpu: Cpu, owners: Mapping[int, GpuProcess]) -> Gpu:
         is_slice=card.is_slice,
         reserved_bytes=reserved,
         power_limit_w=None if card.power_limit_mw is None else card.power_limit_mw / 1000,
+        energy_j=None if card.energy_mj is None or card.is_slice else card.energy_mj / 1000,
         processes=tuple(_process(pid, used, owners) for pid, used in card.processes),
         known=None if card.is_slice else find_known(card.name, total),
     )

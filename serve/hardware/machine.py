@@ -61,7 +61,8 @@ class Gpu:
     `index`: NVML's (by PCI bus), a slice has its card's; `uuid` names it for CUDA_VISIBLE_DEVICES.
     `total_bytes` is what CUDA can reach, without the driver's `reserved_bytes`. `is_slice`: a MIG
     slice; a CUDA process sees one slice only, so no engine spans two. `known`: its data sheet; None
-    for slices and for kinds that are not in the table.
+    for slices and for kinds that are not in the table. `energy_j`: what the card has used since its
+    driver was loaded; None for slices, and for cards that do not count (before Volta).
     """
 
     index: int
@@ -73,6 +74,7 @@ class Gpu:
     is_slice: bool = False
     reserved_bytes: int = 0
     power_limit_w: float | None = None
+    energy_j: float | None = None
     processes: tuple[GpuProcess, ...] = ()
     known: KnownGpu | None = None
 

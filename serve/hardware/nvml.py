@@ -34,6 +34,7 @@ class SeenCard:
     capability: tuple[int, int]
     is_slice: bool
     power_limit_mw: int | None = None
+    energy_mj: int | None = None
     processes: tuple[tuple[int, int | None], ...] = ()
 
 
@@ -126,6 +127,7 @@ def _card(nvml: Any, handle: Any, index: int) -> list[SeenCard]:
     # A slice does not know its compute capability, nor its power limit; its card does.
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     power = _told(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    energy = _told(nvml, nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
     mode = _told(nvml, nvml.nvmlDeviceGetMigMode, handle)
     is_sliced = mode is not None and bool(mode[0])
     return [
@@ -137,6 +139,7 @@ def _card(nvml: Any, handle: Any, index: int) -> list[SeenCard]:
             capability=(major, minor),
             is_slice=is_sliced,
             power_limit_mw=power,
+            energy_mj=energy,
             processes=_processes(nvml, part),
         )
         for part in (_slices(nvml, handle) if is_sliced else [handle])

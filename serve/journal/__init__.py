@@ -4,7 +4,8 @@ In: records. Out: the same records, read by the supervisor, also those of a gate
 Refuses to know text, prices and databases.
 """
 
-from serve.journal.records import End, Record, Refusal, Start
+from serve.journal.reader import Journals, Writer
+from serve.journal.records import End, Refusal, Start
 from serve.journal.writer import Journal
 
-__all__ = ["End", "Journal", "Record", "Refusal", "Start"]
+__all__ = ["End", "Journal", "Journals", "Refusal", "Start", "Writer"]

@@ -29,6 +29,7 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag="s"):
 class End(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     """A request is over; it stands for itself, its Start is not needed to read it.
 
+    `ttft_s`: from the request's head to the first bytes of its answer, the queue included.
     `is_estimated`: the engine did not tell the tokens (the answer was not complete).
     `reasoning_tokens` are among `output_tokens`, `cached_tokens` among `input_tokens`.
     """

@@ -1,43 +1,178 @@
 """Where a gateway writes."""
 
+import threading
 from pathlib import Path
 from typing import Literal
 
-from serve.journal.records import End, Refusal, Start
+from serve.disk import disk_errors
+from serve.errors import InhouseError
+from serve.journal.committing import Committer
+from serve.journal.files import Mapped, make_flights, make_segment, process_name
+from serve.journal.flights import Flights
+from serve.journal.frames import CLOSING, HEAD_BYTES, SEGMENT_HEAD, frame, tamed
+from serve.journal.records import End, Record, Refusal, Start
+
+_SEGMENT_BYTES = 8 * 2**20
 
 
 class Journal:
     """One per gateway process; `folder` None: nothing is kept.
 
     A record that `start`, `end` or `refuse` took survives the end of the process at once, and that
-    of the machine after the next commit: every 20 ms ("group"), or when
-    `committed` returns ("each").
+    of the machine after the next commit: every 20 ms ("group"), or when `committed` returns
+    ("each"). Making one raises DiskFull or NotWritable.
     """
 
-    def __init__(self, folder: Path | None, slot: int, commit: Literal["group", "each"]) -> None:
-        self._folder, self._slot, self.commit = folder, slot, commit
+    def __init__(
+        self,
+        folder: Path | None,
+        slot: int,
+        commit: Literal["group", "each"],
+        segment_bytes: int = _SEGMENT_BYTES,
+    ) -> None:
+        self.commit = commit
+        self._book = _Book(folder, slot, segment_bytes) if folder else None
+        self._flights = Flights(self._book.flights if self._book else None)
+
+    @property
+    def problem(self) -> InhouseError | None:
+        """DiskFull or NotWritable while no request may start; goes away when the disk is well."""
+        return self._book.committer.problem if self._book else None
 
     def start(self, record: Start) -> None:
-        """A request is about to be sent to an engine."""
+        """A request is about to be sent to an engine.
+
+        Raises DiskFull or NotWritable when the books could not be kept to its end: then it must
+        be refused. For the ends of those that run there is always room.
+        """
+        if book := self._book:
+            if book.committer.problem:
+                book.committer.wake()  # to look whether the disk is well again
+                raise book.committer.problem
+            book.append(record)
 
     def end(self, record: End) -> None:
         """A request is over."""
+        if self._book:
+            self._book.append(record)
 
     def refuse(self, record: Refusal) -> None:
-        """A request was refused."""
+        """A request was refused. Not written down when the disk is full: it has no room to spare
+        from what running requests need, and who refuses anyway must not fail at that."""
+        if self._book and not self._book.committer.problem:
+            self._book.append(record)
 
     def take_slot(self) -> int:
         """A place in the flight table, for `Start.slot`; its count of chunks is 0."""
-        return 0
+        return self._flights.take()
 
     def count(self, slot: int, chunks: int) -> None:
         """So many events of the answer have been passed on so far; survives this process."""
+        self._flights.count(slot, chunks)
 
     def free_slot(self, slot: int) -> None:
         """The request is over."""
+        self._flights.free(slot)
 
     async def committed(self) -> None:
-        """Everything that was written so far is on the disk; at once when commit is "group"."""
+        """Everything that was written so far is on the disk; at once when commit is "group".
+
+        Raises DiskFull or NotWritable when it is not.
+        """
+        if self._book and self.commit == "each":
+            await self._book.committed()
 
     def close(self) -> None:
         """Write what there is; nothing can be written any more."""
+        if self._book:
+            self._book.close()
+        self._flights.close()
+
+
+class _Book:
+    """Segments one after another. The next one is made while the one before is half empty, so that
+    nobody waits for it, and all running requests have room for their ends when none can be made.
+
+    The event loop appends; the thread of the committer hardens, makes segments and closes them.
+    """
+
+    def __init__(self, folder: Path, slot: int, segment_bytes: int) -> None:
+        self._folder, self._segment_bytes = folder, segment_bytes
+        self._process = process_name(slot)
+        self.flights = make_flights(folder, self._process)
+        self._number = 0
+        self._turn = threading.Lock()  # for whoever changes which segments there are
+        self._following: Mapped | None = None
+        self._full: list[Mapped] = []
+        self._written = 0  # bytes, in all segments
+        self._lost: InhouseError | None = None  # what the disk was given and did not keep
+        self._open(self._make())
+        self.committer = Committer(self._harden, self._prepare)
+
+    def append(self, record: Record) -> None:
+        try:
+            framed = frame(record)
+        except (OverflowError, ValueError):
+            framed = frame(tamed(record))
+        end = self._end + len(framed)
+        if end > self._last:
+            self._turn_over()
+            end = self._end + len(framed)
+        self._memory[self._end : end] = framed
+        self._end = end
+        self._written += len(framed)
+        if not self.committer.has_news:
+            self.committer.wake()
+
+    async def committed(self) -> None:
+        await self.committer.wait(self._written)
+
+    def close(self) -> None:
+        self.committer.close()
+        self._memory[self._end : self._end + HEAD_BYTES] = CLOSING
+        with disk_errors(self._folder):
+            self._segment.harden()
+            if self._following:
+                self._following.path.unlink()
+        for segment in (*self._full, self._segment, self._following):
+            if segment:
+                segment.close()
+
+    def _make(self) -> Mapped:
+        segment = make_segment(self._folder, self._process, self._number, self._segment_bytes)
+        self._number += 1
+        return segment
+
+    def _open(self, segment: Mapped) -> None:
+        self._segment, self._memory = segment, segment.memory
+        self._end, self._last = len(SEGMENT_HEAD), self._segment_bytes - HEAD_BYTES
+
+    def _turn_over(self) -> None:
+        with self._turn:
+            following = self._following or self._make()
+            self._following = None
+            self._memory[self._end : self._end + HEAD_BYTES] = CLOSING
+            self._full.append(self._segment)
+            self._open(following)
+
+    def _harden(self) -> int:
+        if self._lost:  # what was lost once is not there when the disk says yes the next time
+            raise self._lost
+        with self._turn:
+            written, segment = self._written, self._segment
+            full, self._full = self._full, []
+        try:
+            with disk_errors(self._folder):
+                for each in (*full, segment):
+                    each.harden()
+        except InhouseError as error:
+            self._lost = error
+            raise
+        for each in full:
+            each.close()
+        return written
+
+    def _prepare(self) -> None:
+        with self._turn:
+            if self._end > self._segment_bytes // 2 and not self._following:
+                self._following = self._make()

@@ -14,6 +14,7 @@ from sqlalchemy import (
 )
 
 METADATA = MetaData()
+REVISION = "0001"  # the newest of `migrations/versions`, which makes exactly these tables
 # SQLite counts up by itself only where the key is its own rowid, an INTEGER.
 _NUMBER = BigInteger().with_variant(Integer(), "sqlite")
 

@@ -2,6 +2,8 @@
 
 In: a request's key, tenant, model and size. Out: a ticket, a wait, or a refusal that names the
 limit. Refuses to know HTTP and engines.
+
+What is counted, and when: `rates`. Where the counts are: `table`. Whose turn it is: `queue`.
 """
 
 from serve.limits.admission import Admission, Ask, Ticket

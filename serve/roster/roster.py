@@ -18,7 +18,8 @@ class Replica:
 
     `address`: `unix:/path`, `http://host:port` or `https://host:port`. `kv_tokens`: size of its
     KV cache, `slots`: requests that it works on at once, 0: not known. `key`: what an upstream of
-    somebody else wants as `Authorization: Bearer`.
+    somebody else wants as `Authorization: Bearer`. `epoch`: another one for each of its lives, as
+    each begins with an empty cache.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Replica:
     kv_tokens: int = 0
     slots: int = 0
     key: str = ""
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

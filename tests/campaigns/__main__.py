@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.errors import RuntimeMissing
-from tests.campaigns import disk_full, headers, kills, refusals
+from tests.campaigns import disk_full, headers, kills, refusals, routing
 from tests.campaigns.report import Report, write
 from tests.campaigns.subject import subject
 
@@ -35,6 +35,7 @@ CAMPAIGNS = {
     "kills": Campaign("kill -9 at random moments of everything the store does", 200, kills.run),
     "disk_full": Campaign("no room at each write, at most at N of each work", 1000, disk_full.run),
     "headers": Campaign("our check of safetensors against the reference's", 20000, headers.run),
+    "routing": Campaign("the choice of a replica over simulated traffic", 10000, routing.run),
 }
 
 

@@ -1,4 +1,4 @@
-"""Builds tiny random models, one folder each: `make_tiny.py TOKENIZER_DIR TARGET ARCHITECTURE...`.
+"""Builds tiny random models of all kinds, a folder each: `make_tiny.py TOKENIZER_DIR TARGET`.
 
 Run with a runtime's Python. The shapes are the smallest that vLLM's CPU kernels take: two layers,
 head sizes of 32, MLA with the one head size (512 + 64) that its kernels know.
@@ -80,5 +80,5 @@ def build(architecture: str, tokenizer: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[3:]:
+    for name in SHAPES:
         build(name, Path(sys.argv[1]), Path(sys.argv[2]) / name)

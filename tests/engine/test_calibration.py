@@ -1,6 +1,5 @@
 """A launch of the real vLLM is measured, and the next plan says what that engine logged."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import NoReturn
 import pytest
 
 from serve.catalog import load_catalog
-from serve.engine import EnginePool, PoolConfig, Runtimes
+from serve.engine import EnginePool
+from serve.engine.runtime import Runtime
 from serve.fleet import Fleet, FleetConfig, ModelStatus
 from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Plan, Subject, Wishes, make_plan
 from serve.profiles import Profile, ProfileBook, ProfileKey
 from serve.store import Access, Store
+from tests.engine.pools import Turns
 from tests.engine.stack import STARTER
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
@@ -44,9 +45,11 @@ SAYINGS = (
 )
 
 
-def test_the_next_plan_says_what_the_engine_logged(home: Path, short_dir: Path) -> None:
-    book = ProfileBook(short_dir / "profiles")
-    status = asyncio.run(_launched(home, short_dir, book))
+def test_the_next_plan_says_what_the_engine_logged(
+    home: Path, turns: Turns, tmp_path: Path
+) -> None:
+    book = ProfileBook(tmp_path / "profiles")
+    status = turns.loop.run(_launched(home, next(turns).pool, book))
     assert status.log_path is not None
     log = Path(status.log_path).read_text()
     (tokens,) = re.findall(r"CPU KV cache size: ([\d,]+) tokens", log)
@@ -71,33 +74,18 @@ def test_the_next_plan_says_what_the_engine_logged(home: Path, short_dir: Path) 
 @pytest.mark.parametrize(
     ("file", "saying"), SAYINGS, ids=[f"{number}" for number in range(len(SAYINGS))]
 )
-def test_the_engine_still_says_it_so(home: Path, file: str, saying: str) -> None:
-    runtime = Runtimes(home).find("cpu")
+def test_the_engine_still_says_it_so(runtime: Runtime, file: str, saying: str) -> None:
     (package,) = runtime.python.parent.parent.glob("lib/python3.*/site-packages/vllm")
     assert saying in (package / file).read_text()
 
 
-async def _launched(home: Path, short_dir: Path, book: ProfileBook) -> ModelStatus:
-    config = PoolConfig(
-        runtime=Runtimes(home).find("cpu"),
-        run_dir=short_dir,
-        log_dir=short_dir / "logs",
-        cache_dir=short_dir / "cache",
-        spares=0,
-        compile="off",
-    )
-    async with EnginePool(config) as pool:
-        fleet = Fleet(
-            FleetConfig(WISHES, None, 1.0, book),
-            load_catalog(),
-            _store(home),
-            pool,
-            read_machine,
-        )
-        try:
-            return await fleet.load(STARTER)
-        finally:
-            await fleet.close()
+async def _launched(home: Path, pool: EnginePool, book: ProfileBook) -> ModelStatus:
+    config = FleetConfig(WISHES, None, 1.0, book)
+    fleet = Fleet(config, load_catalog(), _store(home), pool, read_machine)
+    try:
+        return await fleet.load(STARTER)
+    finally:
+        await fleet.close()
 
 
 def _next_plan(home: Path, book: ProfileBook) -> Plan:

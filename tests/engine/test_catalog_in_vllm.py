@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from serve.catalog import ModelSpec, load_catalog
-from serve.engine import Runtimes
-from serve.errors import InhouseError
+from serve.engine.runtime import Runtime
 from serve.sources import HubSource
-from tests.engine.conftest import HOME
+from tests.engine.conftest import vllm_cache
 from tests.plan.known import FACTS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
@@ -48,12 +47,8 @@ NAMED = [spec for spec in ENTRIES if spec.remote_code == "unneeded" and publishe
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the installed vLLM answers; skipped where none is installed."""
-    try:
-        runtime = Runtimes(HOME, None).find("cpu")
-    except InhouseError as error:
-        pytest.skip(f"no runtime with vLLM: {error!r}")
+def vllm(runtime: Runtime, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the installed vLLM answers."""
     folder = tmp_path_factory.mktemp("configs")
     configs = {}
     for spec in EXTENDED:
@@ -80,7 +75,10 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [str(runtime.python), str(script)], input=json.dumps({"configs": configs}),
         capture_output=True, text=True, timeout=220,
-        env={"HOME": str(folder), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        env={
+            "HOME": str(folder), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_CACHE_ROOT": str(vllm_cache(runtime, cache)),
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,8 +10,9 @@ import httpx
 import pytest
 
 from serve.catalog import load_catalog
-from serve.engine import Engine, EnginePool, PoolConfig, Runtimes
+from serve.engine import Engine, EnginePool, PoolConfig
 from serve.engine.compiling import find_cxx
+from serve.engine.runtime import Runtime
 from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Plan, Subject, Wishes, make_plan
@@ -26,19 +28,22 @@ WISHES = Wishes(device="cpu", context_tokens=512, kv_cache_bytes=256 * 2**20)
 QUESTION = "What is the capital of France? Answer with one word."
 
 
-def test_a_first_start_prepares_what_the_second_one_loads(home: Path, short_dir: Path) -> None:
+def test_a_first_start_prepares_what_the_second_one_loads(
+    home: Path, runtime: Runtime, cache: Path, short_dir: Path
+) -> None:
     async def scenario() -> None:
         config = PoolConfig(
-            runtime=Runtimes(home).find("cpu"),
+            runtime=runtime,
             run_dir=short_dir,
             log_dir=short_dir / "logs",
-            cache_dir=short_dir / "cache",
-            spares=0,
+            cache_dir=shutil.copytree(cache, short_dir / "cache"),
+            spares=1,
         )
         async with EnginePool(config) as pool:
             plan = _plan(home)
             first = await pool.start(plan, "first")
             assert first.mode == "eager"
+            pool.keep_spares()  # for the second start
             assert "Paris" in await _ask(first)
             await asyncio.gather(*pool._compiler._tasks.values())
             assert pool._compiler.mode(plan) == "compiled"

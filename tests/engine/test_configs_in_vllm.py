@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from serve.engine import Runtimes
-from serve.errors import BadFile, InhouseError
+from serve.engine.runtime import Runtime
+from serve.errors import BadFile
 from serve.geometry.config import read_shape
 from serve.shape import Attention, Experts, Geometry, Heads, Latent, Linear
-from tests.engine.conftest import HOME
 from tests.geometry.samples import (
     ALL,
     CHATGLM,
@@ -55,12 +54,8 @@ CONFIGS: dict[str, Config] = {
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What the installed vLLM makes of each; skipped where none is installed."""
-    try:
-        runtime = Runtimes(HOME, None).find("cpu")
-    except InhouseError as error:
-        pytest.skip(f"no runtime with vLLM: {error!r}")
+def vllm(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the installed vLLM makes of each."""
     root = tmp_path_factory.mktemp("configs")
     folders = {name: written(root / str(at), name) for at, name in enumerate(CONFIGS)}
     done = subprocess.run(

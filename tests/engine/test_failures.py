@@ -9,7 +9,6 @@ import dataclasses
 import json
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import psutil
 import pytest
 
 from serve.catalog import load_catalog
-from serve.engine import EnginePool, PoolConfig, Runtimes
+from serve.engine import EnginePool, PoolConfig
 from serve.engine.life import Engine
 from serve.engine.orphans import Home, is_ours
 from serve.engine.runtime import Runtime
@@ -27,10 +26,8 @@ from serve.fleet.curing import Curing
 from serve.plan import Plan, Subject, Wishes
 from serve.profiles import Lessons
 from serve.shipped import shipped
-from serve.store import Store
+from tests.engine.pools import Turns, config_of
 from tests.engine.stack import STARTER
-from tests.engine.test_architectures import Loop, enter
-from tests.store.models import access_at
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(240)]
 
@@ -42,44 +39,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 @pytest.fixture(scope="module")
-def runtime(home: Path) -> Runtime:
-    return Runtimes(home, None).find("cpu")
-
-
-@pytest.fixture(scope="module")
-def model(home: Path, runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of two layers with the starter's tokenizer, made for 8,192 tokens."""
-    starter = Store(home, access_at(home)).list()
-    tokenizer = next(held.path for held in starter if held.name == STARTER)
-    target = tmp_path_factory.mktemp("tiny")
-    script = Path(__file__).with_name("make_tiny.py")
-    argv = [str(runtime.python), str(script), str(tokenizer), str(target), MODEL]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    _edit_config(target / MODEL, max_position_embeddings=8192)
-    return target / MODEL
-
-
-@pytest.fixture(scope="module")
-def pool(
-    runtime: Runtime, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Loop, EnginePool, Path]]:
-    """With a spare, so that an engine need not import vLLM first, and where it runs."""
-    run = Path("/tmp") / f"ih-fail-{tmp_path_factory.getbasetemp().name}"
-    loop, made = Loop(), EnginePool(_config(runtime, run))
-    loop.run(enter(made))
-    yield loop, made, run
-    loop.run(made.__aexit__(None, None, None))
-    loop.close()
-    shutil.rmtree(run, ignore_errors=True)
-
-
-def _config(runtime: Runtime, run: Path, **changes: Any) -> PoolConfig:
-    usual = PoolConfig(
-        runtime=runtime, run_dir=run, log_dir=run / "logs", cache_dir=run / "cache", spares=1,
-        compile="off", start_timeout_s=180, grace_s=4,
-    )  # fmt: skip
-    return dataclasses.replace(usual, **changes)
+    made = shutil.copytree(models / MODEL, tmp_path_factory.mktemp("tiny") / MODEL)
+    _edit_config(made, max_position_embeddings=8192)
+    return made
 
 
 def _plan(folder: Path, **changes: Any) -> Plan:
@@ -93,67 +57,60 @@ def _plan(folder: Path, **changes: Any) -> Plan:
     return dataclasses.replace(plan, **changes)
 
 
-def _fails(pool: tuple[Loop, EnginePool, Path], plan: Plan) -> StartFailed:
-    loop, made, _ = pool
+def _fails(turns: Turns, plan: Plan) -> StartFailed:
     with pytest.raises(StartFailed) as caught:
-        loop.run(made.start(plan, "tiny-0"))
+        turns.loop.run(next(turns).pool.start(plan, "tiny-0"))
     return caught.value
 
 
-def test_a_context_beyond_the_models(pool: tuple[Loop, EnginePool, Path], model: Path) -> None:
-    failed = _fails(pool, _plan(model, context_tokens=100_000))
+def test_a_context_beyond_the_models(turns: Turns, model: Path) -> None:
+    failed = _fails(turns, _plan(model, context_tokens=100_000))
     assert failed.cause == ("a context of 100000 tokens was asked for, the model was made for 8192")
     assert failed.remedy == "set engine.context to 8192 or less"
 
 
-def test_an_architecture_that_nobody_knows(
-    pool: tuple[Loop, EnginePool, Path], model: Path, tmp_path: Path
-) -> None:
+def test_an_architecture_that_nobody_knows(turns: Turns, model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(model, tmp_path / "unknown")
     _edit_config(folder, architectures=["NoSuchForCausalLM"])
-    failed = _fails(pool, _plan(folder))
+    failed = _fails(turns, _plan(folder))
     assert failed.cause == "this vLLM does not know the architecture NoSuchForCausalLM"
     assert failed.remedy is not None and "newer vLLM" in failed.remedy
 
 
-def test_a_shard_that_is_missing(
-    pool: tuple[Loop, EnginePool, Path], model: Path, tmp_path: Path
-) -> None:
+def test_a_shard_that_is_missing(turns: Turns, model: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(model, tmp_path / "shards")
     _name_two_shards(folder)
-    failed = _fails(pool, _plan(folder))
+    failed = _fails(turns, _plan(folder))
     assert "model-00002-of-00002.safetensors" in failed.cause
     assert failed.remedy == "remove the model and pull it again"
 
 
-def test_a_number_format_that_there_is_not(
-    pool: tuple[Loop, EnginePool, Path], model: Path
-) -> None:
-    failed = _fails(pool, _plan(model, dtype="int8"))
+def test_a_number_format_that_there_is_not(turns: Turns, model: Path) -> None:
+    failed = _fails(turns, _plan(model, dtype="int8"))
     assert failed.cause.startswith("vLLM refuses a flag: argument --dtype: invalid choice: 'int8'")
 
 
-def test_a_socket_that_is_taken(pool: tuple[Loop, EnginePool, Path], model: Path) -> None:
-    loop, made, run = pool
+def test_a_socket_that_is_taken(turns: Turns, model: Path) -> None:
+    turn = next(turns)
 
     async def start() -> Engine:
-        while made.spares == 0:  # the next engine's folder is that of the spare
+        while turn.pool.spares == 0:  # the next engine's folder is that of the spare
             await asyncio.sleep(0.05)
-        (folder,) = (run / "engines").iterdir()
+        (folder,) = (turn.run / "engines").iterdir()
         (folder / "engine.sock").touch()
-        return await made.start(_plan(model), "tiny-0")
+        return await turn.pool.start(_plan(model), "tiny-0")
 
     with pytest.raises(StartFailed) as caught:
-        loop.run(start())
+        turns.loop.run(start())
     assert caught.value.cause == "the engine's socket is taken"
 
 
 def test_a_kv_cache_that_is_too_small_is_cured_by_a_shorter_context(
-    pool: tuple[Loop, EnginePool, Path], model: Path, tmp_path: Path
+    turns: Turns, model: Path, tmp_path: Path
 ) -> None:
     """64 KiB hold a block of 128 tokens; with 40 of them a context of 8,192 has no room. The engine
     that starts at last proves something else: its children's titles hide their environment."""
-    loop, made, run = pool
+    loop, run = turns.loop, (turn := next(turns)).run
     plan = _plan(model, context_tokens=8192, kv_cache_bytes=40 * 65536)
     wished: list[Wishes] = []
 
@@ -163,7 +120,7 @@ def test_a_kv_cache_that_is_too_small_is_cured_by_a_shorter_context(
         return dataclasses.replace(plan, context_tokens=wishes.context_tokens)
 
     curing = Curing(Wishes(), Lessons(tmp_path / "lessons.json"))
-    engine = loop.run(curing.start(lambda p: made.start(p, "tiny-0"), plan, replan))
+    engine = loop.run(curing.start(lambda p: turn.pool.start(p, "tiny-0"), plan, replan))
     assert len(wished) == 1 and 4096 <= engine.plan.context_tokens <= 40 * 128
     assert engine.plan.note is not None and "instead of 8k" in engine.plan.note
     below = psutil.Process(engine.pid).children(recursive=True)
@@ -175,20 +132,22 @@ def test_a_kv_cache_that_is_too_small_is_cured_by_a_shorter_context(
     loop.run(engine.stop(2))
 
 
-def test_a_machine_with_too_little_memory(runtime: Runtime, model: Path, short_dir: Path) -> None:
+def test_a_machine_with_too_little_memory(
+    runtime: Runtime, cache: Path, model: Path, short_dir: Path
+) -> None:
     """Under a limit of a cgroup where one can be made (the kernel kills), else under RLIMIT_DATA
     (an allocation fails)."""
     host = (str(runtime.python), str(shipped("inside/host.py")), "cpu")
-    loop = Loop()
+
+    async def start(config: PoolConfig, plan: Plan) -> None:
+        async with EnginePool(config) as pool:
+            await pool.start(plan, "tiny-0")
+
     with _limit(short_dir) as (prefix, causes, kv_bytes):
-        config = _config(runtime, short_dir / "run", spares=0, host=(*prefix, *host))
-        made = EnginePool(config)
-        loop.run(made.__aenter__())
-        try:
-            failed = _fails((loop, made, short_dir), _plan(model, kv_cache_bytes=kv_bytes))
-        finally:
-            loop.run(made.__aexit__(None, None, None))
-            loop.close()
+        config = config_of(runtime, cache, short_dir / "run", spares=0, host=(*prefix, *host))
+        with pytest.raises(StartFailed) as caught:
+            asyncio.run(start(config, _plan(model, kv_cache_bytes=kv_bytes)))
+    failed = caught.value
     assert failed.cause in causes
     assert failed.remedy == "set a smaller engine.kv_cache, or choose a smaller model"
 

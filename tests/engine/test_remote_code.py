@@ -1,9 +1,9 @@
 """The real vLLM on models that bring Python: it runs where it is approved, shut in, else never."""
 
-import asyncio
 import contextlib
 import json
-import subprocess
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,15 @@ import httpx
 import pytest
 
 from serve.catalog import ModelSpec, load_catalog
-from serve.engine import Engine, EnginePool, PoolConfig, Runtimes
+from serve.engine import Engine, EnginePool
+from serve.engine.runtime import Runtime
 from serve.errors import StartFailed, UnsafeWeights
 from serve.geometry import read_geometry
 from serve.hardware import read_machine
 from serve.plan import Subject, Wishes, make_plan
 from serve.sources import HubSource
 from serve.store import Access, Store, Weights
+from tests.engine.pools import Turns
 from tests.fakes.fake_hub import FakeHub
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
@@ -42,16 +44,19 @@ SAYING = "PYTHON OF THE REPOSITORY"
 
 
 @pytest.fixture(scope="module")
-def tiny(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def tiny(models: Path) -> dict[str, bytes]:
     """A tiny random Llama's files."""
-    runtime = Runtimes(home, None).find("cpu")
-    target = tmp_path_factory.mktemp("tiny")
-    script = Path(__file__).with_name("make_tiny.py")
-    tokenizer = _store(home, "http://unused").weights(load_catalog().find("smollm2-135m-instruct"))
-    argv = [str(runtime.python), str(script), str(tokenizer.path), str(target), "LlamaForCausalLM"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {file.name: file.read_bytes() for file in (target / "LlamaForCausalLM").iterdir()}
+    return {file.name: file.read_bytes() for file in (models / "LlamaForCausalLM").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def own(runtime: Runtime, cache: Path) -> Iterator[Turns]:
+    """With a cache of their own: a repository's Python is none of other tests' business."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ih-", dir="/tmp") as folder,
+        Turns(runtime, shutil.copytree(cache, Path(folder) / "cache"), Path(folder)) as turns,
+    ):
+        yield turns
 
 
 @pytest.fixture
@@ -83,27 +88,22 @@ def naming_python(tiny: dict[str, bytes], hub: FakeHub, **changes: str) -> dict[
     }
 
 
-def served(spec: ModelSpec, weights: Weights, home: Path, folder: Path) -> tuple[str, str]:
+def served(spec: ModelSpec, weights: Weights, turns: Turns) -> tuple[str, str]:
     """What the model answers, and the engine's log. StartFailed."""
+    subject = Subject(spec, weights.view, weights.digest, weights.total_bytes)
+    geometry = read_geometry(Store.config(weights), Store.tensors(weights))
+    plan = make_plan(subject, geometry, read_machine(), WISHES)
 
-    async def run() -> tuple[str, str]:
-        config = PoolConfig(
-            runtime=Runtimes(home, None).find("cpu"), run_dir=folder, log_dir=folder / "logs",
-            cache_dir=folder / "cache", isolation="auto", spares=0, compile="off",
-            start_timeout_s=180, grace_s=4, extra_args=(),
-        )  # fmt: skip
-        subject = Subject(spec, weights.view, weights.digest, weights.total_bytes)
-        geometry = read_geometry(Store.config(weights), Store.tensors(weights))
-        plan = make_plan(subject, geometry, read_machine(), WISHES)
-        async with EnginePool(config) as pool:
-            engine = await pool.start(plan, "tiny-0")
-            try:
-                return await _answer(engine, spec.name), engine.log_path.read_text()
-            finally:
-                with contextlib.suppress(TimeoutError):
-                    await engine.stop(2)
+    async def run(pool: EnginePool) -> tuple[str, str]:
+        engine = await pool.start(plan, "tiny-0")
+        try:
+            return await _answer(engine, spec.name), engine.log_path.read_text()
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await engine.stop(2)
 
-    return asyncio.run(run())
+    told: tuple[str, str] = turns.loop.run(run(next(turns).pool))
+    return told
 
 
 async def _answer(engine: Engine, name: str) -> str:
@@ -118,30 +118,30 @@ async def _answer(engine: Engine, name: str) -> str:
 
 
 def test_unneeded_python_never_runs(
-    tiny: dict[str, bytes], hub: FakeHub, spec: ModelSpec, home: Path, short_dir: Path
+    tiny: dict[str, bytes], hub: FakeHub, spec: ModelSpec, own: Turns, tmp_path: Path
 ) -> None:
     """Another tool has put it right beside the weights, and config.json names it."""
     hub.repos[REPO] = naming_python(tiny, hub)
-    store, spec = _store(short_dir, hub.endpoint), replace(spec, remote_code="unneeded")
+    store, spec = _store(tmp_path, hub.endpoint), replace(spec, remote_code="unneeded")
     snapshot = store.pull(spec).path
     (snapshot / "configuration_tiny.py").write_bytes(hub.repos[REPO]["configuration_tiny.py"])
-    text, log = served(spec, store.ready(spec), home, short_dir)
+    text, log = served(spec, store.ready(spec), own)
     assert text and SAYING not in log
     assert str(store.weights(spec).view) in log, "what vLLM was given"
 
 
 def test_approved_python_runs_without_a_network(
-    tiny: dict[str, bytes], hub: FakeHub, spec: ModelSpec, home: Path, short_dir: Path
+    tiny: dict[str, bytes], hub: FakeHub, spec: ModelSpec, own: Turns, tmp_path: Path
 ) -> None:
     """A kind of model that nobody but its own Python knows; the Hub itself is out of reach."""
     hub.repos[REPO] = naming_python(tiny, hub, model_type="tiny_of_its_own")
-    store = _store(short_dir, hub.endpoint)
+    store = _store(tmp_path, hub.endpoint)
     with pytest.raises(UnsafeWeights):
         store.ready(spec)
     plain = replace(spec, remote_code="unneeded")
     with pytest.raises(StartFailed) as failed:
-        served(plain, store.ready(plain), home, short_dir)
+        served(plain, store.ready(plain), own)
     assert SAYING not in Path(failed.value.log_path).read_text()
     approved = replace(spec, remote_code=hub.commit(REPO))
-    text, log = served(approved, store.ready(approved), home, short_dir)
+    text, log = served(approved, store.ready(approved), own)
     assert text and f"{SAYING}: no network" in log and f"{SAYING}: reached" not in log

@@ -11,14 +11,11 @@ from typing import Any
 
 import pytest
 
-from serve.catalog import load_catalog
-from serve.engine import Runtimes
-from serve.errors import InhouseError
+from serve.engine.runtime import Runtime
 from serve.geometry import read_geometry, weights_per_stage
 from serve.shape import Geometry, Parallel, Tensor
-from serve.store import Access, Store
 from serve.store.safetensors import read_tensors
-from tests.engine.conftest import HOME
+from tests.engine.conftest import vllm_cache
 from tests.plan.known import FACTS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -53,6 +50,7 @@ PACKED: dict[str, Any] = {
         "fmt": "e4m3",
     },
 }  # fmt: skip
+QUIET = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
 
 @dataclass(frozen=True)
@@ -69,27 +67,12 @@ class Case:
         return Parallel(self.tensor, self.pipeline, is_expert=self.is_expert)
 
 
-def python() -> str:
-    try:
-        return str(Runtimes(HOME, None).find("cpu").python)
-    except InhouseError as error:
-        pytest.skip(f"no runtime with vLLM: {error!r}")
-
-
 @pytest.fixture(scope="module")
-def tiny(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of all architectures, as transformers writes them."""
-
-    def unused(*_: object) -> Any:
-        raise AssertionError("nothing is fetched here")
-
-    store = Store(home, Access("http://unused", None, home / "hf", unused, unused))
-    tokenizer = store.weights(load_catalog().find("smollm2-135m-instruct")).path
     target = tmp_path_factory.mktemp("tiny")
-    script = Path(__file__).with_name("make_tiny.py")
-    argv = [python(), str(script), str(tokenizer), str(target), *ARCHITECTURES]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ARCHITECTURES:
+        (target / name).symlink_to(models / name)
     packed = target / "packed"
     packed.mkdir()
     (packed / "config.json").write_text(json.dumps(PACKED))
@@ -111,12 +94,10 @@ def cases_of(folder: Path, name: str) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def counted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, dict[str, Any]]:
-    """What vLLM allocates in every case, from one child.
-
-    In the caller's home: vLLM keeps there what it learns of each architecture, by seven seconds of
-    work the first time.
-    """
+def counted(
+    tiny: Path, runtime: Runtime, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[Case, dict[str, Any]]:
+    """What vLLM allocates in every case, from one child."""
     cases = [case for name in ARCHITECTURES for case in cases_of(tiny, name)]
     cases += [
         Case(str(tiny / name), is_loaded=True) for name in ("DeepseekV3ForCausalLM", "packed")
@@ -125,8 +106,8 @@ def counted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Case, 
     question = json.dumps([asdict(case) for case in cases])
     script = Path(__file__).with_name("count_weights.py")
     done = subprocess.run(
-        [python(), str(script)], input=question, capture_output=True, text=True, timeout=280,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        [str(runtime.python), str(script)], input=question, capture_output=True, text=True,
+        timeout=280, env=os.environ | QUIET | {"VLLM_CACHE_ROOT": str(vllm_cache(runtime, cache))},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout.strip().splitlines()[-1])

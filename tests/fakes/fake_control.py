@@ -19,6 +19,7 @@ class FakeControl:
     def __init__(self, socket: Path, roster: Roster) -> None:
         self.socket = socket
         self.roster = roster
+        self.spool_key = bytes(32)
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -62,6 +63,12 @@ class FakeControl:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await reader.readuntil(b"\r\n\r\n")
+            if request.startswith(b"GET /spool-key HTTP/1.1"):
+                length = len(self.spool_key)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % length)
+                writer.write(self.spool_key)
+                writer.close()
+                return
             if not request.startswith(b"GET /roster HTTP/1.1"):
                 writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
                 return

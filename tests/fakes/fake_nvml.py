@@ -24,6 +24,7 @@ class FakeCard:
     lost_at: str | None = None
     knows_mig: bool = True
     power_mw: int = 700_000
+    energy_mj: int = 5_000_000
     processes: tuple[tuple[int, int | None], ...] = ()
     drawing: tuple[tuple[int, int | None], ...] = ()
     has_memory: bool = True
@@ -100,6 +101,9 @@ class FakeNvml:
 
     def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
         return self._ask("nvmlDeviceGetCudaComputeCapability", handle).capability
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        return self._ask("nvmlDeviceGetTotalEnergyConsumption", handle).energy_mj
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: int) -> int:
         return self._ask("nvmlDeviceGetEnforcedPowerLimit", handle).power_mw

@@ -40,6 +40,8 @@ KNOBS: dict[str, Any] = {
     "rate": 0.0,  # chunks per second, 0 = as fast as the socket takes them
     "chunks": 8,  # chunks in an answer
     "chunk_text": " Paris",  # text of each
+    "cached_tokens": 0,  # of each prompt are in the prefix cache
+    "head_s": 0.0,  # silence between the head of a stream and its first event
     "sick_after_s": 0.0,  # /health answers 503 from then on
     "error": 0,  # every generation request is answered with this status
     "idle_close_s": 0.0,  # close keep-alive connections that are idle for so long
@@ -220,7 +222,7 @@ class Connection(asyncio.Protocol):
                 await self.stream(path, body)
             else:
                 text = "".join([piece async for piece in fake.pieces(body)]).strip()
-                used = words.usage(body, fake.length(body))
+                used = words.usage(body, fake.length(body), fake.knobs["cached_tokens"])
                 self.answer_json(200, words.whole(path, fake.name, text, used))
         except asyncio.CancelledError:
             fake.aborted += 1
@@ -232,13 +234,15 @@ class Connection(asyncio.Protocol):
 
     async def stream(self, path: str, body: dict[str, Any]) -> None:
         fake, started = self.fake, False
-        async for event in words.events(path, fake.name, body, fake.pieces(body)):
+        cached = fake.knobs["cached_tokens"]
+        async for event in words.events(path, fake.name, body, fake.pieces(body), cached):
             if not started:
                 self.transport.write(
                     b"HTTP/1.1 200 OK\r\ndate: now\r\nserver: uvicorn\r\ncontent-type: "
                     b"text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )
                 started = True
+                await asyncio.sleep(fake.knobs["head_s"])
             self.transport.write(b"%x\r\n%b\r\n" % (len(event), event))
             await self.writable.wait()
         self.transport.write(b"0\r\n\r\n")

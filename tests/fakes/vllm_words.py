@@ -96,16 +96,23 @@ def metrics(name: str, rows: tuple[tuple[str, str, float], ...]) -> bytes:
     return text.encode()
 
 
-def usage(body: Record, answer_tokens: int) -> dict[str, int]:
+def usage(body: Record, answer_tokens: int, cached: int = 0) -> Record:
+    """`cached`: tokens of the prompt that were in the prefix cache, if the prompt has as many."""
     prompt = count_tokens(body)
+    details = {"cached_tokens": min(cached, prompt)} if cached else None
     return {
         "prompt_tokens": prompt,
-        "completion_tokens": answer_tokens,
         "total_tokens": prompt + answer_tokens,
+        "completion_tokens": answer_tokens,
+        "prompt_tokens_details": details,
     }
 
 
-def whole(path: str, name: str, text: str, used: dict[str, int]) -> Record:
+def _cached(used: Record) -> int:
+    return (used["prompt_tokens_details"] or {}).get("cached_tokens", 0)
+
+
+def whole(path: str, name: str, text: str, used: Record) -> Record:
     """The unstreamed answer of a route."""
     base: Record = {"id": "fake-1", "created": 1, "model": name}
     choice: Record = {"index": 0, "finish_reason": "stop"}
@@ -119,7 +126,7 @@ def whole(path: str, name: str, text: str, used: dict[str, int]) -> Record:
         row = {"object": "embedding", "index": 0, "embedding": [0.25, 0.5]}
         return base | {"object": "list", "data": [row], "usage": used}
     if path == "/v1/responses":
-        return _response(base, text)
+        return _response(base, text, used)
     if path == "/v1/messages":
         return _message(name, [{"type": "text", "text": text}], used)
     if path == "/v1/messages/count_tokens":
@@ -129,28 +136,45 @@ def whole(path: str, name: str, text: str, used: dict[str, int]) -> Record:
     return {"prompt": text}
 
 
-def _response(base: Record, text: str) -> Record:
+def _response(base: Record, text: str, used: Record) -> Record:
     part = {"type": "output_text", "text": text, "annotations": []}
     item = {"type": "message", "id": "msg-1", "status": "completed", "role": "assistant"}
     more = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "status": "completed"}
     output = [item | {"content": [part]}]
-    return base | more | {"object": "response", "created_at": 1, "output": output}
+    counts = {
+        "input_tokens": used["prompt_tokens"],
+        "input_tokens_details": {"cached_tokens": _cached(used), "cached_tokens_per_turn": []},
+        "output_tokens": used["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": 0, "tool_output_tokens": 0},
+        "total_tokens": used["total_tokens"],
+    }
+    end = {"usage": counts, "user": None}
+    return base | more | {"object": "response", "created_at": 1, "output": output} | end
 
 
-def _message(name: str, content: list[Record], used: dict[str, int]) -> Record:
+def _anthropic(used: Record) -> Record:
+    """Anthropic's input is what was not in the cache."""
     counts = {"input_tokens": used["prompt_tokens"], "output_tokens": used["completion_tokens"]}
+    if cached := _cached(used):
+        counts |= {"input_tokens": counts["input_tokens"] - cached}
+        counts |= {"cache_read_input_tokens": cached}
+    return counts
+
+
+def _message(name: str, content: list[Record], used: Record) -> Record:
+    counts = _anthropic(used)
     record = {"id": "msg-1", "type": "message", "role": "assistant", "model": name}
     end = {"stop_reason": "end_turn", "stop_sequence": None}
     return record | end | {"content": content, "usage": counts}
 
 
 async def events(
-    path: str, name: str, body: Record, pieces: AsyncIterable[str]
+    path: str, name: str, body: Record, pieces: AsyncIterable[str], cached: int = 0
 ) -> AsyncIterator[bytes]:
     """The server-sent events of a route, one for each piece and those around them."""
     number, text = 0, ""
     if path == "/v1/messages":
-        start = _message(name, [], usage(body, 0)) | {"stop_reason": None}
+        start = _message(name, [], usage(body, 0, cached)) | {"stop_reason": None}
         block = {"type": "text", "text": ""}
         yield _named("message_start", {"message": start})
         yield _named("content_block_start", {"index": 0, "content_block": block})
@@ -164,11 +188,11 @@ async def events(
         yield _named("message_delta", end)
         yield _named("message_stop", {})
     elif path == "/v1/responses":
-        answer = whole(path, name, text.strip(), usage(body, number))
+        answer = whole(path, name, text.strip(), usage(body, number, cached))
         yield _named("response.completed", {"response": answer, "sequence_number": number + 1})
     else:
         if (body.get("stream_options") or {}).get("include_usage"):
-            yield _data(path, name, {"choices": [], "usage": usage(body, number)})
+            yield _data(path, name, {"choices": [], "usage": usage(body, number, cached)})
         yield b"data: [DONE]\n\n"
 
 

@@ -66,13 +66,15 @@ def store_at(home: Path) -> Store:
 @contextlib.asynccontextmanager
 async def fleet(home: Path, catalog: Path, **changes: Any) -> AsyncIterator[Fleet]:
     """A running fleet; nothing is left of it at the end. `changes`: of the pool's settings, and
-    `wishes`, `machine` and `engine_args`."""
+    `wishes`, `machine`, `engine_args`, and `models` and `tenants` of its own."""
 
     store, book = store_at(home), ProfileBook(home / "profiles")
     wishes, machine = changes.pop("wishes", Wishes()), changes.pop("machine", MACHINE)
     told = changes.pop("engine_args", ())
     lessons = Lessons(home / "lessons.json")
-    config = FleetConfig(wishes, (Key("k", digest_key("k"), "t"),), 1.0, book, told, lessons)
+    terms = {name: changes.pop(name) for name in ("models", "tenants") if name in changes}
+    keys = (Key("k", digest_key("k"), "t"),)
+    config = FleetConfig(wishes, keys, 1.0, book, told, lessons, **terms)
     async with EnginePool(pool_config(home, **changes), lambda: 0) as pool:
         made = Fleet(config, load_catalog(catalog), store, pool, lambda: machine)
         try:

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import BadRequest, BodyTooLarge
-from serve.gateway.body import model_of, read_body, with_model
+from serve.gateway.body import read, read_body
+
+
+
+def model_of(body: bytes) -> str:
+    return read(body).model
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    return read(body).rewritten({"model": json.dumps(name).encode()})
+
 
 WHITE = st.sampled_from(["", " ", "\n\t ", "\r\n"])
 KEYS = st.sampled_from(["model", "messages", 'say "model', "\\model", "modèle"]) | st.text()
@@ -94,7 +104,7 @@ def test_no_bytes_at_all_do_worse_than_a_refusal(body: bytes) -> None:
         model_of(body)
 
 
-def read(parts: list[bytes], length: bytes | None = None, is_left: bool = False) -> Any:
+def read_parts(parts: list[bytes], length: bytes | None = None, is_left: bool = False) -> Any:
     messages = [
         {"type": "http.request", "body": part, "more_body": is_left or number < len(parts) - 1}
         for number, part in enumerate(parts)
@@ -108,11 +118,11 @@ def read(parts: list[bytes], length: bytes | None = None, is_left: bool = False)
 
 @pytest.mark.parametrize("parts", [[b""], [b"0123456789"], [b"0123", b"456", b"789"]])
 def test_a_body_is_read_to_its_end(parts: list[bytes]) -> None:
-    assert read(parts) == (b"".join(parts), 1)
+    assert read_parts(parts) == (b"".join(parts), 1)
 
 
 def test_a_client_that_leaves_has_no_body() -> None:
-    assert read([b"012"], is_left=True) == (None, 0)
+    assert read_parts([b"012"], is_left=True) == (None, 0)
 
 
 @pytest.mark.parametrize(
@@ -120,4 +130,4 @@ def test_a_client_that_leaves_has_no_body() -> None:
 )
 def test_a_body_beyond_the_limit_is_refused(parts: list[bytes], length: bytes | None) -> None:
     with pytest.raises(BodyTooLarge):
-        read(parts, length)
+        read_parts(parts, length)

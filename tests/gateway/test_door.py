@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serve.gateway import routes
 from serve.quota import Key, digest_key
 from serve.roster import Replica, Roster, ServedModel
 from tests.fakes.vllm_words import ROUTES
@@ -15,22 +16,54 @@ from tests.gateway.stack import FakeEngine, Stack, running_gateway
 
 KEY = "ih-test-key"
 KNOWN = Key("k1", digest_key(KEY), "t", scopes=("inference", "admin", "metrics"))
+OTHERS = {
+    "none": "",
+    "wrong": "Authorization: Bearer ih-wrong-key\r\n",
+    "without a scope": "Authorization: Bearer bare\r\n",
+    "expired": "x-api-key: expired\r\n",
+    "revoked": "Authorization: Bearer revoked\r\n",  # in no roster any more
+}
+KEYS = (
+    KNOWN,
+    Key("k2", digest_key("bare"), "t", scopes=()),
+    Key("k3", digest_key("expired"), "t", KNOWN.name, KNOWN.scopes, expires_at=1.0),
+    Key("k4", digest_key("metrics"), "t", scopes=("metrics",)),
+    Key("k5", digest_key("foreign"), "other", models=("other-*",)),
+)
+OPEN = ("/health", "/ready")
 GETS = ("/v1/models", "/v1/models/m", "/metrics")
 ODD = (
     "//v1/models", "/v1/../health", "/health/../v1/models", "/%68ealth", "/health%2f..",
     "/health/", "/health?x=1/../v1/models#@", "/ready/../metrics", "/metrics/../health",
     "/v1/models/../../health", "/%2e%2e/health", "/v1/%2e%2e/health", "/docs", "/openapi.json",
     "/", "/HEALTH", "/health;x", "/fake/info", "/pause", "/invocations", "/v1/modelsx",
-    "/v1/chat/completions/",
+    "/v1/chat/completions/", "/admin/", "/admin/keys", "/api/tags",
 )  # fmt: skip
-HOSTS = ("localhost:4000/#@x", "localhost/health", "/health", "")
+HOSTS = (
+    "localhost:4000/#@x", "localhost/health", "/health", "", "x", "x:80", "localhost", "[::1]",
+    "x/health?y=", "x?/health", "x#/health", "x@/health", "/ready", "health", "..", "%2fhealth",
+    "x, y", "127.0.0.1:1/health", "x/../health", "x;/health",
+)  # fmt: skip
+# Ways to write a path that must not lead to another one; {} is the path.
+SPELLINGS = (
+    "{}", "/{}", "{}/", "{}?", "{}?a=/health", "{}#", "{}#/health", "{};", "{};/health", "{}%00",
+    "{}%2f", "{}//", "{}/.", "{}/..", "{}/../health", "/.{}", "/..{}", "/health{}", "/health/..{}",
+    "/health/%2e%2e{}", "/health;{}", "/health?{}", "/health#{}", "/ready/../{}", "/x/..{}",
+    "{}\\", "{}%20", "{}%23", "{}%3f", "{}?%2e%2e/health", "http://x{}", "http://x/health/..{}",
+    "http://health{}", "//health{}", "/%2fhealth{}", "{}\t", "{}%0d%0a", "{}:80", "{}*", "{}&",
+)  # fmt: skip
+PATHS = tuple(
+    sorted({path.decode() for path in routes._EXACT} | {
+        prefix.decode() + "x/y" for prefix, _ in routes._PREFIXES
+    })
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A gateway that asks for a key; its model has no engine that answers."""
     model = ServedModel("m", (), "ready", 1, 1, (Replica("m-0", "unix:/none.sock"),))
-    roster = Roster(1, (model,), (KNOWN,), is_open=False)
+    roster = Roster(1, (model,), KEYS, is_open=False)
     with running_gateway(tmp_path_factory.mktemp("locked"), roster) as stack:
         yield stack
 
@@ -46,9 +79,89 @@ def status_of(stack: Stack, method: str, target: str, host: str = "x", extra: st
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"])
 def test_every_route_but_two_needs_a_key(locked: Stack, method: str) -> None:
     for path in (*ROUTES, *GETS, *ODD):
-        opens = path.partition("?")[0] in ("/health", "/ready")
+        opens = path.partition("?")[0] in OPEN
         status = status_of(locked, method, path)
         assert status == (200 if opens and method == "GET" else 405 if opens else 401), path
+
+
+def statuses(stack: Stack, requests: list[bytes]) -> Iterator[int]:
+    """The statuses of requests, sent one by one on as few connections as possible."""
+    connection: socket.socket | None = None
+    for request in requests:
+        if connection is None:
+            connection = socket.create_connection(stack.address(), timeout=10)
+            reader = connection.makefile("rb")
+        connection.sendall(request)
+        yield int(reader.readline().split()[1])
+        head = {}
+        while b":" in (line := reader.readline()):
+            name, _, value = line.partition(b":")
+            head[name.strip().lower()] = value.strip()
+        reader.read(int(head.get(b"content-length", b"0")))
+        if head.get(b"connection") == b"close" or b"content-length" not in head:
+            reader.close()
+            connection.close()
+            connection = None
+    if connection is not None:
+        reader.close()
+        connection.close()
+
+
+@pytest.mark.parametrize("who", OTHERS)
+def test_no_spelling_of_path_and_host_lets_anybody_else_in(locked: Stack, who: str) -> None:
+    asked = []
+    for number, path in enumerate(PATHS):
+        method = "POST" if number % 2 else "GET"
+        for spelling, host in zip(SPELLINGS, HOSTS * 2, strict=True):
+            target = spelling.format(path)
+            head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{OTHERS[who]}"
+            asked.append((target, host, f"{head}Content-Length: 0\r\n\r\n".encode()))
+    found = statuses(locked, [request for _, _, request in asked])
+    for (target, host, _), status in zip(asked, found, strict=True):
+        path = target.removeprefix("http://x").partition("?")[0].partition("#")[0]
+        if path not in OPEN:
+            assert status in (400, 401, 403), (target, host)
+            assert status != 403 or who == "without a scope"
+
+
+def test_a_scope_opens_its_own_routes_alone(locked: Stack) -> None:
+    headers = {"authorization": "Bearer metrics"}
+    assert locked.client.get("/metrics", headers=headers).status_code == 200
+    for path in ("/v1/models", "/admin/keys", "/openapi.json", "/api/tags", "/nowhere"):
+        answer = locked.client.get(path, headers=headers)
+        assert answer.status_code == 403 and answer.json()["error"]["code"] == "forbidden", path
+    headers = {"authorization": "Bearer foreign"}
+    for path in ("/metrics", "/admin/keys", "/admin/status"):
+        assert locked.client.get(path, headers=headers).status_code == 403
+
+
+def test_an_expired_key_says_so(locked: Stack) -> None:
+    answer = locked.client.get("/v1/models", headers={"x-api-key": "expired"})
+    assert answer.status_code == 401 and answer.json()["error"]["code"] == "key_expired"
+
+
+def test_a_key_of_another_tenant_gets_no_model_that_is_not_its_own(locked: Stack) -> None:
+    headers = {"authorization": "Bearer foreign"}
+    for path in ("/v1/chat/completions", "/v1/embeddings", "/v1/messages", "/tokenize"):
+        answer = locked.client.post(path, headers=headers, json={"model": "m", "messages": []})
+        assert answer.status_code == 403 and "other-" not in answer.text, path
+
+
+def test_the_text_of_a_key_is_in_no_answer_and_no_log(
+    locked: Stack, capfd: pytest.CaptureFixture[str]
+) -> None:
+    canary = "ih-canary42-" + "Zq7" * 16
+    values = (
+        f"Bearer {canary}", canary, f"Basic {canary}", f"Bearer  {canary} {canary}",
+        f"Bearer\t{canary}", f"{canary}\xff", f"Bearer {canary}" * 8,
+    )  # fmt: skip
+    for value in values:
+        for name in ("authorization", "x-api-key"):
+            for path in (*PATHS, f"/v1/models/{'x' * 99}"):
+                answer = locked.client.get(path, headers={name: value.encode("latin-1")})
+                assert "Zq7Zq7" not in answer.text + str(answer.headers)
+    said = capfd.readouterr()
+    assert "Zq7Zq7" not in said.out + said.err
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -101,11 +214,11 @@ def test_a_stranger_is_refused_before_the_body_is_read(locked: Stack) -> None:
 
 
 def test_a_key_that_is_taken_back_is_out_at_once(tmp_path: Path) -> None:
-    keys = [frozenset({digest_key(name)}) for name in ("old", "new")]
-    with running_gateway(tmp_path, Roster(1, (), keys[0])) as stack:
+    keys = [(Key(name, digest_key(name), "t"),) for name in ("old", "new")]
+    with running_gateway(tmp_path, Roster(1, (), keys[0], is_open=False)) as stack:
         headers = {"authorization": "Bearer old"}
         assert stack.client.get("/v1/models", headers=headers).status_code == 200
-        stack.control.publish(Roster(2, (), keys[1]))
+        stack.control.publish(Roster(2, (), keys[1], is_open=False))
         while stack.client.get("/v1/models", headers=headers).status_code != 401:
             pass
 

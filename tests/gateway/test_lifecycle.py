@@ -16,7 +16,7 @@ from tests.gateway.stack import FakeEngine, Stack, running_gateway, until
 def open_request(stack: Stack, body: bytes) -> socket.socket:
     connection = socket.create_connection(stack.address(), timeout=10)
     connection.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b"
         % (len(body), body)
     )
     return connection
@@ -53,7 +53,7 @@ def test_a_client_that_leaves_in_a_stream_is_told_to_the_engine(stack: Stack) ->
 def test_a_client_that_leaves_in_its_body_harms_nobody(stack: Stack, engine: FakeEngine) -> None:
     connection = open_request(stack, b"{}")
     with connection:
-        connection.sendall(b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        connection.sendall(b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
     assert stack.post({"model": engine.name}).status_code == 200
     assert engine.get("/fake/info").json()["received"] == 1
 

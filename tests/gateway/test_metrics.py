@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from serve.gateway.metrics import merge
+from serve.gateway.merging import merge
 from tests.fakes.vllm_words import metrics
 from tests.gateway.stack import FakeEngine, Stack
 

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -31,7 +32,7 @@ def test_an_answer_is_the_engines_byte_for_byte(
 
 
 def test_the_engine_is_told_the_body_and_few_headers(stack: Stack, engine: FakeEngine) -> None:
-    body = f'{{ "model":"{engine.name}", "odd": [1.0, 1e400, 9007199254740993], "x": null }}'
+    body = f'{{ "model":"{engine.name}", "odd": [1.0, 1e300, 9007199254740993], "x": null }}'
     headers = {
         "authorization": "Bearer secret",
         "cookie": "a=b",
@@ -40,7 +41,9 @@ def test_the_engine_is_told_the_body_and_few_headers(stack: Stack, engine: FakeE
         "content-type": "application/json",
     }
     answer = stack.client.post("/v1/messages?beta=true", content=body, headers=headers)
+    assert answer.headers["x-request-id"] == "mine"
     last = engine.last()
+    assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", last["headers"].pop("x-request-id"))
     assert last["body"] == body and last["path"] == "/v1/messages"
     assert last["headers"] == {
         "host": "engine",
@@ -48,9 +51,19 @@ def test_the_engine_is_told_the_body_and_few_headers(stack: Stack, engine: FakeE
         "accept": "*/*",
         "anthropic-version": "2023-06-01",
         "content-length": str(len(body)),
-        "x-request-id": answer.headers["x-request-id"],
     }
-    assert answer.headers["x-request-id"] != "mine"
+
+
+@pytest.mark.parametrize("own", ["", "x" * 129, "a b", "é", "a/b"])
+def test_an_id_that_could_do_harm_is_not_given_back(
+    stack: Stack, engine: FakeEngine, own: str
+) -> None:
+    headers = {"x-request-id": own.encode()}
+    for path in ("/v1/chat/completions", "/health"):
+        answer = stack.client.request(
+            "GET" if path == "/health" else "POST", path, json=chat(engine), headers=headers
+        )
+        assert re.fullmatch("[0-9a-f]{12}-[0-9a-f]+", answer.headers["x-request-id"])
 
 
 def test_answers_have_one_date_and_no_server(stack: Stack, engine: FakeEngine) -> None:
@@ -176,7 +189,8 @@ def test_a_fresh_connection_without_an_answer_is_a_502(
 ) -> None:
     with scripted_engine(tmp_path / "f.sock", (answer,)) as requests:
         stack.serve("fresh", tmp_path / "f.sock")
-        assert stack.post({"model": "fresh"}).status_code == 502
+        body = {"model": "fresh", "seed": len(answer)}  # another each time: it is no poison
+        assert stack.post(body).status_code == 502
     assert len(requests) == 1
     stack.forget("fresh")
 

@@ -35,6 +35,7 @@ def test_a_card_becomes_a_gpu_without_the_drivers_reserve() -> None:
             compute_capability=(9, 0),
             reserved_bytes=GIB // 2,
             power_limit_w=700.0,
+            energy_j=5000.0,
             known=known_gpus("H100 SXM")[0],
         ),
     )

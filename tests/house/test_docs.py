@@ -36,9 +36,9 @@ def default(setting: Setting) -> str:
     match value:
         case None | ():
             return "–"
-        case float():
+        case float() if name != "sample":  # a share
             return f"`{show_seconds(value)}`"
-        case int() if value >= 2**20:
+        case int() if value >= 2**16:
             return f"`{show_bytes(value)}`"
         case _:
             return f"`{value}`".replace("/home/you", "~")

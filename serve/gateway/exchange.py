@@ -1,0 +1,51 @@
+"""One request that has been let in, as every route gets it."""
+
+import re
+from dataclasses import dataclass
+
+from starlette.types import Receive, Send
+
+from serve.gateway.door import Caller
+from serve.quota import Priority
+
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(slots=True)
+class Request:
+    """Where a request goes, who asks, and the ways to and from its client.
+
+    `send` may be a `Direct`, which can be written to without ASGI's messages; who replaces it (to
+    tell an answer in other words) gets messages. `priority` None: what the key may ask for.
+    """
+
+    path: str
+    headers: dict[bytes, bytes]  # names in lower case
+    id: bytes
+    receive: Receive
+    send: Send
+    caller: Caller
+    method: str = "POST"
+    query: bytes = b""
+    priority: Priority | None = None
+
+    @property
+    def shown_id(self) -> bytes:
+        """The id that the client gets: its own, if it has sent one that is harmless. Engines and
+        books know the request by `id`, which nobody can choose."""
+        own = self.headers.get(b"x-request-id")
+        return own if own is not None and _ID.fullmatch(own) else self.id
+
+
+async def answer(
+    request: Request, status: int, content: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """Answer a request as a whole. `headers`: those besides its length and id."""
+    head = [
+        *headers,
+        (b"content-length", b"%d" % len(content)),
+        (b"x-request-id", request.shown_id),
+    ]
+    await request.send({"type": "http.response.start", "status": status, "headers": head})
+    await request.send({"type": "http.response.body", "body": content})

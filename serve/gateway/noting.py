@@ -1,0 +1,96 @@
+"""What is kept of an answer while it passes: as little as its books need. Pure."""
+
+import re
+from collections.abc import Callable
+
+from serve.gateway.usage import TAIL_BYTES, Usage, find_usage, merged
+
+_MOST_KEPT_BYTES = 256 * 1024  # of a whole answer
+_LEAST_KEPT_BYTES = 16 * 1024
+_HEAD_BYTES = 4096  # of a stream of Anthropic's, in which the input's tokens stand
+
+_RESPONDED = re.compile(rb"\nevent: response\.(?:completed|failed|incomplete)\b")
+_OVERLAP = 40  # bytes, longer than what is looked for
+
+
+def _is_done(before: bytes, tail: bytes, data: bytes) -> bool:
+    return b"data: [DONE]" in tail[-20:]
+
+
+def _is_stopped(before: bytes, tail: bytes, data: bytes) -> bool:
+    return b"event: message_stop" in tail[-80:]
+
+
+def _is_responded(before: bytes, tail: bytes, data: bytes) -> bool:
+    return _RESPONDED.search(before[-_OVERLAP:] + data) is not None
+
+
+# Route → whether the last event has begun, after which clients do not wait for the stream's end.
+_ENDINGS: dict[str, Callable[[bytes, bytes, bytes], bool]] = {
+    "/v1/messages": _is_stopped,
+    "/v1/responses": _is_responded,
+}
+
+
+class StreamNotes:
+    """Of a stream. `events`: how many have passed."""
+
+    __slots__ = ("_ending", "_head", "_tail", "events")
+
+    def __init__(self, route: str) -> None:
+        self.events = 0
+        self._tail = b""
+        self._ending = _ENDINGS.get(route, _is_done)
+        self._head: bytes | None = b"" if route == "/v1/messages" else None
+
+    def note(self, data: bytes) -> bool:
+        """More of it has come; whether its last event has begun."""
+        before = self._tail
+        if len(data) < TAIL_BYTES:
+            self._tail = (before + data)[-TAIL_BYTES:]
+        else:
+            self._tail = data[-TAIL_BYTES:]
+        self.events += data.count(b"\n\n")
+        if data[:1] == b"\n" and before[-1:] == b"\n" and before[-2:] != b"\n\n":
+            self.events += 1
+        head = self._head
+        if head is not None and len(head) < _HEAD_BYTES and b"\n\n" not in head:
+            self._head = head + data
+        return self._ending(before, self._tail, data)
+
+    def usage(self) -> Usage | None:
+        """What the engine said that it took."""
+        first = find_usage(self._head.partition(b"\n\n")[0]) if self._head else None
+        return merged(first, find_usage(self._tail))
+
+    def ends_in_an_event(self) -> bool:
+        """Whether what has come so far ends in the middle of an event."""
+        return bool(self._tail) and not self._tail.endswith((b"\n\n", b"\r\n\r\n"))
+
+
+class WholeNotes:
+    """Of an answer in one piece: all of it if it is not large, otherwise its end."""
+
+    __slots__ = ("_parts", "_size", "events")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def note(self, data: bytes) -> bool:
+        """More of it has come."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _MOST_KEPT_BYTES:
+            end = b"".join(self._parts)[-_LEAST_KEPT_BYTES:]
+            self._parts, self._size = [end], len(end)
+        return False
+
+    def usage(self) -> Usage | None:
+        """What the engine said that it took."""
+        return find_usage(b"".join(self._parts))
+
+    def ends_in_an_event(self) -> bool:
+        """It has none."""
+        return False

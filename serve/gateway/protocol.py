@@ -1,0 +1,150 @@
+"""uvicorn's HTTP protocol, stricter: what two servers could read in two ways is refused, and who
+dawdles is sent away.
+
+A proxy in front of us that reads a request's end elsewhere than we do hands the rest of it to
+somebody else as the beginning of theirs. So nothing ambiguous is repaired here: it is answered with
+400, and the connection is closed.
+"""
+
+import asyncio
+import logging
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_MOST_HEAD_BYTES = 64 * 1024
+_MOST_HEADERS = 100
+_LEAST_RATE = 1024  # bytes of a body per second, on the whole
+_SWEEP_S = 1.0
+# Of these, a second one could be the one that a proxy goes by.
+_ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization"))
+# A name, an address or nothing, with a port; no part of a URL that somebody might put together.
+_HOST = re.compile(rb"[A-Za-z0-9._~%\[\]:-]*")
+
+
+_logger = logging.getLogger("uvicorn.error.protocol")
+_logger.setLevel(logging.ERROR)
+
+
+class Ambiguous(Exception):
+    """Raised in a callback of the parser, which makes a bad request of it."""
+
+
+class StrictProtocol(HttpToolsProtocol):
+    """`head_timeout_s`, `body_timeout_s`: set on a subclass; see the settings `server.*`.
+
+    Times are checked by `sweep`, so that a request costs no timer of its own.
+    """
+
+    head_timeout_s = 10.0
+    body_timeout_s = 60.0
+
+    _due_s = math.inf  # when the head must be here, or more of the body
+    _head_bytes = 0
+    _is_in_head = False
+    _is_in_body = False
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # Nobody fills a disk by knocking: of bad requests there is no line each, of bugs there is.
+        self.logger = _logger
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._due_s = self.loop.time() + self.head_timeout_s
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._due_s = math.inf
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in_body:
+            now_s = self.loop.time()
+            # A body may pause, but whoever sends a byte a minute does not get on.
+            self._due_s = min(self._due_s + len(data) / _LEAST_RATE, now_s + self.body_timeout_s)
+        super().data_received(data)
+        if self._is_in_head:
+            self._count_head(len(data))  # a header that does not end has not been counted yet
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether the client owes us bytes of a request, and has for too long."""
+        return now_s > self._due_s
+
+    # the parser's callbacks; an exception becomes a parser error in the caller
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes, self._is_in_head = 0, True
+        self._due_s = self.loop.time() + self.head_timeout_s
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_head:
+            return  # a trailer, which comes too late to say who is there or what this is
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > _MOST_HEAD_BYTES or len(self.headers) > _MOST_HEADERS:
+            raise Ambiguous
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._refuse_ambiguity()
+        self._is_in_body = True
+        self._due_s = self.loop.time() + self.body_timeout_s
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._is_in_body = False
+        self._due_s = math.inf
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse, unless an answer is on its way already: then only break off."""
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _count_head(self, length: int) -> None:
+        self._head_bytes += length
+        if self._head_bytes > 2 * _MOST_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("Request head too large.")
+
+    def _refuse_ambiguity(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Ambiguous
+        found: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            if name in _ONCE:
+                if name in found:
+                    raise Ambiguous
+                found[name] = value.strip(b" \t")
+        if _HOST.fullmatch(found.get(b"host", b"" if version == "1.0" else b"?")) is None:
+            raise Ambiguous
+        coding = found.get(b"transfer-encoding")
+        if coding is not None and (
+            coding.lower() != b"chunked" or b"content-length" in found or version != "1.1"
+        ):
+            raise Ambiguous
+        if not found.get(b"content-length", b"0").isdigit():
+            raise Ambiguous
+        if self.parser.should_upgrade() and self.parser.get_method() not in (b"GET", b"HEAD"):
+            raise Ambiguous  # the parser would take the body for another protocol's
+
+
+async def sweep(connections: Iterable[Any]) -> None:
+    """Until cancelled, close the `connections` (those of the server's state) that are late."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(_SWEEP_S)
+        now_s = loop.time()
+        for connection in [each for each in connections if each.is_late(now_s)]:
+            connection.transport.abort()

@@ -1,0 +1,58 @@
+"""A prompt as a chain of hashes: each names a block and all that is before it."""
+
+import secrets
+from functools import cache
+from struct import Struct
+
+from xxhash import xxh3_64_intdigest
+
+BLOCK_BYTES = 512
+# Long prompts cost less per byte: who shares this much shares much more.
+FINE_BLOCKS = 128
+LONG_BLOCK_BYTES = 4096
+_FINE_BYTES = FINE_BLOCKS * BLOCK_BYTES
+# CPython's ints have 30 bits in a digit, and a third digit takes 16 bytes more of memory.
+_MASK = (1 << 60) - 1
+
+# Of this process alone: nobody can make prompts that collide, or learn who asked the same.
+_SECRET = secrets.randbits(60)
+
+
+def chain_of(prompt: bytes, model: str, salt: bytes) -> list[int]:
+    """The hash of every whole block of `prompt`, each with all before it; equal ends of two chains
+    mean equal beginnings of two prompts of the same model and salt.
+
+    The first 64 KiB have blocks of 512 bytes, the rest of 4 KiB. The last byte is left out: it
+    closes a list of messages or a string, and the next turn has more in its place.
+    """
+    digest, mask = xxh3_64_intdigest, _MASK
+    head = _seed(model)
+    if salt:
+        head = digest(salt, head) & mask
+    size = len(prompt) - 1
+    fine = min(size // BLOCK_BYTES, FINE_BLOCKS)
+    if fine <= 0:
+        return []
+    chain = [head := digest(block, head) & mask for block in _cut(fine)(prompt)]
+    for start in range(_FINE_BYTES, size - LONG_BLOCK_BYTES + 1, LONG_BLOCK_BYTES):
+        head = digest(prompt[start : start + LONG_BLOCK_BYTES], head) & mask
+        chain.append(head)
+    return chain
+
+
+def bytes_in(blocks: int) -> int:
+    """How much of a prompt the first `blocks` of its chain stand for."""
+    if blocks <= FINE_BLOCKS:
+        return blocks * BLOCK_BYTES
+    return _FINE_BYTES + (blocks - FINE_BLOCKS) * LONG_BLOCK_BYTES
+
+
+@cache  # models are few
+def _seed(model: str) -> int:
+    return int(xxh3_64_intdigest(model.encode(), _SECRET)) & _MASK
+
+
+@cache  # at most FINE_BLOCKS of them
+def _cut(blocks: int):  # type: ignore[no-untyped-def]
+    """Splits the beginning of a prompt into so many blocks at once."""
+    return Struct(f"{BLOCK_BYTES}s" * blocks).unpack_from
