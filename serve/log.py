@@ -20,7 +20,7 @@ def configure(level: str, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpcore", "huggingface_hub", "urllib3", "asyncio"):
+    for chatty in ("httpx", "httpcore", "huggingface_hub", "urllib3", "asyncio", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -134,6 +134,25 @@ def ratio(
     return above.median / below.median if above and below and below.median else None
 
 
+def remarks(bench: Bench, outcomes: Sequence[Outcome]) -> str:
+    """How much others took of the server's core meanwhile, and what went wrong."""
+    shares = [
+        100 * max(0.0, each.core_busy_s - each.cpu_s + each.core_steal_s) / each.seconds
+        for each in outcomes
+    ]
+    lines = []
+    if shares:
+        others = Spread.of(shares)
+        lines.append(
+            "Other work on the server's core, interrupts and stolen time included: "
+            f"{others.median:.0f} % of the time in the median run, at most {others.high:.0f} %."
+        )
+    lines += [f"Not measured: {name}: {reason}." for name, reason in bench.missing.items()]
+    if bench.failures:
+        lines.append("What went wrong: " + "; ".join(bench.failures[:8]) + ".")
+    return "\n\n".join(lines)
+
+
 def number(value: float) -> str:
     """As people read it: 12,046; 58.3; 0.29."""
     if abs(value) >= 1000:

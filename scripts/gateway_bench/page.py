@@ -59,10 +59,10 @@ def _is_text(rows: Sequence[Sequence[str]], column: int) -> bool:
     return column == 0 or not all(re.match(r"[-+]?\d", cell) for cell in cells)
 
 
-def write(path: Path, heading: str, order: Sequence[str], sections: Sequence[Section]) -> None:
-    """Put the sections into the page, each in its place; others in it are kept."""
+def write(path: Path, heading: str, order: Sequence[str], made: Section) -> None:
+    """Put the section into the page, in its place; others in it are kept."""
     found = _sections(path.read_text()) if path.exists() else {}
-    found |= {section.name: section.text() for section in sections}
+    found[made.name] = made.text()
     names = [name for name in order if name in found]
     bodies = [f"<!-- measured: {name} -->\n{found[name]}\n<!-- end: {name} -->" for name in names]
     title, *paragraphs = heading.strip().split("\n\n")

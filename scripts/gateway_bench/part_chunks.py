@@ -2,7 +2,7 @@
 
 from gateway_bench.bodies import Load
 from gateway_bench.contenders import INHOUSE, ROUTER
-from gateway_bench.measuring import Bench, Figures, number, ratio, spread
+from gateway_bench.measuring import Bench, Figures, number, ratio, remarks, spread
 from gateway_bench.page import Aim, prose, table
 from gateway_bench.part_load import SHOWN, at_least
 
@@ -30,7 +30,9 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
         "clients got it; a server that passes on what it reads puts what it read at once into one."
     )
     head = ["upstream", "server", "events/s", "events per CPU-second", "events in a piece"]
-    return f"{prose(text)}\n\n{table(head, rows)}", _aims(figures, several)
+    outcomes = [each for by_name in figures.values() for some in by_name.values() for each in some]
+    parts = [prose(text), table(head, rows), remarks(bench, outcomes)]
+    return "\n\n".join(parts), _aims(figures, several)
 
 
 def _aims(figures: Figures, several: Load) -> list[Aim]:

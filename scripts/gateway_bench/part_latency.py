@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gateway_bench.bodies import Load, apart
 from gateway_bench.contenders import INHOUSE, STRAIGHT, Contender
-from gateway_bench.measuring import Bench, Spread, number, say
+from gateway_bench.measuring import Bench, Spread, number, remarks, say
 from gateway_bench.native import Outcome
 from gateway_bench.page import Aim, prose, table
 from gateway_bench.part_load import SHOWN
@@ -18,7 +18,9 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
     straight = bench.find(STRAIGHT)
     if straight is None:
         return "Without `straight` nothing can be added to it.", []
-    rows, aims = [], []
+    rows: list[list[str]] = []
+    aims: list[Aim] = []
+    outcomes: list[Outcome] = []
     kinds = {
         "unary, 1 KB": Load(32),
         "stream, 1 KB, time to the first byte": replace(apart(256, 1024, 50), pace_us=2000),
@@ -28,6 +30,7 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
             if contender is straight:
                 continue
             asked, pairs = _half_load(bench, straight, contender, load)
+            outcomes += [outcome for pair in pairs for outcome in pair]
             rows.append([kind, SHOWN.get(contender.name, contender.name), *_cells(asked, pairs)])
             if contender.name == INHOUSE and not load.is_stream:
                 aims += _aims(pairs)
@@ -37,7 +40,7 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
         f"{_WAYS[bench.effort.arrivals]}; latency counts from when a request was due, so waiting "
         "for a free client is in it."
     )
-    return f"{prose(text)}\n\n{table(_HEAD, rows)}", aims
+    return "\n\n".join([prose(text), table(_HEAD, rows), remarks(bench, outcomes)]), aims
 
 
 def _half_load(

@@ -11,9 +11,9 @@ from gateway_bench import peers
 from gateway_bench.bodies import Load, apart
 from gateway_bench.contenders import Contender, Plan, until_ready
 from gateway_bench.machine import MIB, free_port, last_lines, running
-from gateway_bench.measuring import Bench, Effort, Figures, Spread, number, say, spread
+from gateway_bench.measuring import Bench, Effort, Figures, Spread, number, remarks, say, spread
 from gateway_bench.native import Target, ToolFailed
-from gateway_bench.page import table
+from gateway_bench.page import prose, table
 
 _SKETCHES = Path(__file__).parent / "sketches"
 _UVICORN = "-m uvicorn relay:app --loop uvloop --lifespan off --no-access-log --log-level warning"
@@ -65,9 +65,9 @@ def measure(plan: Plan, effort: Effort) -> str:
             contenders.append(contender)
         bench = Bench(plan, effort, tuple(contenders), missing)
         figures = bench.rounds(loads)
-    notes = [f"Not measured: {name}: {reason}" for name, reason in missing.items()]
-    notes += bench.failures[:8]
-    return "\n\n".join([_table(bench, figures), *notes])
+    outcomes = [each for by_name in figures.values() for some in by_name.values() for each in some]
+    used = prose(f"In an environment of their own: {', '.join(peers.PINS['libraries'])}.")
+    return "\n\n".join([used, _table(bench, figures), remarks(bench, outcomes)])
 
 
 @contextlib.contextmanager

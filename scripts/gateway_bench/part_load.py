@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from gateway_bench.bodies import KIB, Load, apart
 from gateway_bench.contenders import INHOUSE, LITELLM, OTHER, OVER_TCP, ROUTER, STRAIGHT
 from gateway_bench.machine import MIB
-from gateway_bench.measuring import Bench, Figures, Spread, number, ratio, spread
+from gateway_bench.measuring import Bench, Figures, Spread, number, ratio, remarks, spread
 from gateway_bench.native import Outcome, ToolFailed
 from gateway_bench.page import Aim, prose, table
 
@@ -40,7 +40,7 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
         "**Inhouse against the peers**, by what one CPU-second carries (by what came in a second "
         "in brackets).",
         _ratios(figures),
-        _noise(bench, figures),
+        remarks(bench, [o for by in figures.values() for each in by.values() for o in each]),
     ]
     return "\n\n".join(parts), _aims(figures)
 
@@ -103,27 +103,6 @@ def _ratios(figures: Figures) -> str:
             cells.append(f"{number(cost)} × ({number(rate)} ×)" if cost and rate else "–")
         rows.append([load.shown, *cells])
     return table(["load", "Inhouse ÷ vllm-router", "Inhouse ÷ LiteLLM"], rows)
-
-
-def _noise(bench: Bench, figures: Figures) -> str:
-    """How much others took of the server's core meanwhile."""
-    shares = [
-        100 * max(0.0, each.core_busy_s - each.cpu_s + each.core_steal_s) / each.seconds
-        for by_name in figures.values()
-        for outcomes in by_name.values()
-        for each in outcomes
-    ]
-    lines = []
-    if shares:
-        others = Spread.of(shares)
-        lines.append(
-            "Other work on the server's core, interrupts and stolen time included: "
-            f"{others.median:.0f} % of the time in the median run, at most {others.high:.0f} %."
-        )
-    lines += [f"Not measured: {name}: {reason}." for name, reason in bench.missing.items()]
-    if bench.failures:
-        lines.append("What went wrong: " + "; ".join(bench.failures[:8]) + ".")
-    return "\n\n".join(lines)
 
 
 def _aims(figures: Figures) -> list[Aim]:

@@ -11,8 +11,7 @@ from typing import Any
 from serve.cli import rooms
 from serve.disk import disk_errors
 from serve.fleet import GatewayConfig
-from serve.gateway import Config
-from serve.gateway.safety import Bounds
+from serve.gateway import Bounds, Config
 from serve.settings import Settings, without_secrets
 
 _SECRET_BYTES = 32

@@ -20,7 +20,7 @@ from serve.units import show_seconds
 STARTER = "smollm2-135m-instruct"
 
 
-@with_settings("server", "engine", "paths", "hub", "policy", "log")
+@with_settings("server", "engine", "request", "ledger", "traces", "paths", "hub", "policy", "log")
 def serve(
     settings: Settings,
     models: Annotated[

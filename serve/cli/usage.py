@@ -5,7 +5,7 @@ import difflib
 import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -22,11 +22,12 @@ from serve.units import show_seconds
 
 _BY = "key, tenant, model, route, replica, status, outcome, day or month; with commas"
 _NO_KEY = "(no key)"
+_FIGURES = ("REQUESTS", "FAILED", "INPUT", "CACHED", "OUTPUT", "TTFT", "ENERGY", "COST", "SHARE")
+_KWH_J = 3.6e6
+Names = Mapping[str, str]  # of keys, by id
 
 By = Annotated[str, typer.Option("--by", help=f"{_BY}.", metavar="WHAT")]
-Since = Annotated[
-    str, typer.Option("--since", help="30d, 12h, or a date (UTC).", metavar="WHEN")
-]
+Since = Annotated[str, typer.Option("--since", help="30d, 12h, or a date (UTC).", metavar="WHEN")]
 Until = Annotated[
     str | None, typer.Option("--until", help="As --since; default now.", metavar="WHEN")
 ]
@@ -45,20 +46,20 @@ def usage(
     """Show who used how much of what, and what it cost."""
     now = time.time()
     begin = parse_begin(since, now, "--since")
-    end = parse_begin(until, now, "--until") if until else None
+    end = parse_begin(until, now, "--until") if until else now
     with books(settings) as ledger:
         known = Usage(ledger.database)
         wanted = _dimensions(by, known.dimensions)
-        totals = known.totals(wanted, begin, end)
+        totals, (whole,) = known.totals(wanted, begin, end), known.totals((), begin, end)
         names = known.key_names() if "key" in wanted else {}
     if as_json:
         output.put_json([_record(wanted, total, names) for total in totals])
     elif as_csv:
         _put_csv(wanted, totals, names)
-    elif not any(total.requests for total in totals):
-        output.say("no requests in that time")
+    elif whole.requests:
+        _put_table(wanted, totals, whole, names)
     else:
-        _put_table(wanted, totals, names)
+        output.say("no requests in that time")
 
 
 def _dimensions(by: str, known: Sequence[str]) -> tuple[Any, ...]:
@@ -71,7 +72,7 @@ def _dimensions(by: str, known: Sequence[str]) -> tuple[Any, ...]:
     return wanted
 
 
-def _record(by: Sequence[str], total: Any, names: Mapping[str, str]) -> dict[str, Any]:
+def _record(by: Sequence[str], total: Any, names: Names) -> dict[str, Any]:
     """For programs: ids as they are, money also in the currency of the prices."""
     group = dict(zip(by, total.group, strict=True))
     if "key" in group:
@@ -81,7 +82,7 @@ def _record(by: Sequence[str], total: Any, names: Mapping[str, str]) -> dict[str
     return group | sums | {"cost": total.cost_nanos / NANOS}
 
 
-def _put_csv(by: Sequence[str], totals: Iterable[Any], names: Mapping[str, str]) -> None:
+def _put_csv(by: Sequence[str], totals: Iterable[Any], names: Names) -> None:
     records = [_record(by, total, names) for total in totals]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -96,36 +97,59 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value
 
 
-def _put_table(by: Sequence[str], totals: Sequence[Any], names: Mapping[str, str]) -> None:
-    whole = _Sums(totals)
-    rows = [
-        [*(_shown(word, text, names) for word, text in zip(by, total.group, strict=True)),
-         *_cells(total, whole)]
-        for total in totals
-    ]  # fmt: skip
+def _put_table(by: Sequence[str], totals: Sequence[Any], whole: Any, names: Names) -> None:
+    rows = [[*_group(by, total, names), *_figures(total, whole)] for total in totals]
     if len(totals) > 1:
-        rows.append([*(["all", *[""] * len(by)][: len(by)]), *_cells(whole, whole)])
-    head = [*(word.upper() for word in by), *_HEAD]
-    # A figure that nobody has here is not shown to anybody.
-    kept = [n for n in range(len(head)) if n < len(by) or any(row[n] for row in rows)]
-    aligned = [
-        [_right([line[n] for line in (head, *rows)], n >= len(by))[number] for n in kept]
-        for number in range(len(rows) + 1)
+        rows.append([*("all", *[""] * (len(by) - 1)), *_figures(whole, whole)])
+    lines = [[*(word.upper() for word in by), *_FIGURES], *rows]
+    columns = [
+        _right(column) if number >= len(by) else column
+        for number, column in enumerate(zip(*lines, strict=True))
+        if any(column[1:])  # what is known of nobody is not shown
     ]
-    output.put_table(aligned[0], aligned[1:])
+    head, *shown = zip(*columns, strict=True)
+    output.put_table(head, shown)
 
 
-_HEAD = ("REQUESTS", "FAILED", "INPUT", "CACHED", "OUTPUT", "TTFT", "ENERGY", "COST", "SHARE")
+def _group(by: Sequence[str], total: Any, names: Names) -> list[str]:
+    return [
+        (_key(text, names) if word == "key" else text) or "-"
+        for word, text in zip(by, total.group, strict=True)
+    ]
 
 
-class _Sums:
-    """What all groups have together; a mean of times counts each request once."""
+def _key(id: str, names: Names) -> str:
+    if not id:
+        return _NO_KEY
+    return f"{names[id]} ({id})" if id in names else id
 
-    def __init__(self, totals: Sequence[Any]) -> None:
-        for name in ("requests", "errors", "input_tokens", "cached_tokens", "output_tokens",
-                     "cost_nanos"):  # fmt: skip
-            setattr(self, name, sum(getattr(total, name) for total in totals))
-        self.energy_j = sum(total.energy_j or 0.0 for total in totals) or None
-        timed = [total for total in totals if total.ttft_s is not None]
-        count = sum(total.requests for total in timed)
-        self.ttft_s = sum(t.ttft_s * t.requests for t in timed) / count if count else None
+
+def _figures(total: Any, whole: Any) -> list[str]:
+    return [
+        f"{total.requests:,}",
+        f"{total.errors:,}" if whole.errors else "",
+        f"{total.input_tokens:,}",
+        f"{total.cached_tokens:,}" if whole.cached_tokens else "",
+        f"{total.output_tokens:,}",
+        "" if total.ttft_s is None else show_seconds(total.ttft_s),
+        "" if total.energy_j is None else _energy(total.energy_j),
+        f"{total.cost_nanos / NANOS:,.4f}" if whole.cost_nanos else "",
+        f"{100 * _weight(total, whole):.1f} %",
+    ]
+
+
+def _weight(total: Any, whole: Any) -> float:
+    """Of the cost; of the tokens where nothing has a price."""
+    if whole.cost_nanos:
+        return float(total.cost_nanos / whole.cost_nanos)
+    tokens = whole.input_tokens + whole.output_tokens
+    return (total.input_tokens + total.output_tokens) / tokens if tokens else 0.0
+
+
+def _energy(joules: float) -> str:
+    return f"{joules / _KWH_J:,.3f} kWh" if joules >= _KWH_J / 10 else f"{joules:,.0f} J"
+
+
+def _right(column: Sequence[str]) -> list[str]:
+    width = max(map(len, column))
+    return [cell.rjust(width) for cell in column]

@@ -1,6 +1,6 @@
 """Keys and the audit log over `control.sock`."""
 
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from serve.quota import Key, Limits, Priority, Scope
 
 _DAY_S = 86400.0
 _MOST_RECORDS = 10_000
+_Query = TypeVar("_Query", bound=msgspec.Struct)
 _Count = Annotated[int, msgspec.Meta(ge=1)] | None
 
 
@@ -82,15 +83,21 @@ def ledger_routes(desk: Desk) -> list[Route]:
         return as_json(made)
 
     async def audit(request: Request) -> Response:
-        return as_json(await desk.records(_which(dict(request.query_params))))
+        return as_json(await desk.records(msgspec.structs.asdict(_asked(request, _Which))))
+
+    async def usage(request: Request) -> Response:
+        asked = _asked(request, _Span)
+        by = tuple(word for word in asked.by.split(",") if word)
+        return as_json(await desk.usage(by, asked.since, asked.until))
 
     return [
         Route("/keys", keys),
         Route("/keys", create, methods=["POST"]),
-        Route("/keys/{name}", key),
-        Route("/keys/{name}/revoke", revoke, methods=["POST"]),
-        Route("/keys/{name}/rotate", rotate, methods=["POST"]),
+        Route("/keys/{name:path}", key),
+        Route("/keys/{name:path}/revoke", revoke, methods=["POST"]),
+        Route("/keys/{name:path}/rotate", rotate, methods=["POST"]),
         Route("/audit", audit),
+        Route("/usage", usage),
     ]
 
 
@@ -108,8 +115,16 @@ class _Which(msgspec.Struct, forbid_unknown_fields=True):
     last: Annotated[int, msgspec.Meta(ge=1, le=_MOST_RECORDS)] = 100
 
 
-def _which(query: dict[str, str]) -> dict[str, Any]:
+class _Span(msgspec.Struct, forbid_unknown_fields=True):
+    """The query of `GET /usage`: times are unix seconds."""
+
+    by: str = ""
+    since: float | None = None
+    until: float | None = None
+
+
+def _asked(request: Request, kind: type[_Query]) -> _Query:
     try:
-        return msgspec.structs.asdict(msgspec.convert(query, _Which, strict=False))
+        return msgspec.convert(dict(request.query_params), kind, strict=False)
     except msgspec.ValidationError as error:
         raise BadRequest(str(error)) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from serve.engine import Child
 from serve.errors import InhouseError
+from serve.errors import NotWritable
 from serve.log import fields
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,14 @@ class GatewayPool:
 
     The socket stays open in the supervisor, so a gateway may die and come back without a
     refused connection; the kernel ends a gateway whose supervisor dies, which frees the port.
+    Raises NotWritable if there can be no logs.
     """
 
     def __init__(self, config: GatewayConfig, count: int) -> None:
+        try:
+            config.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotWritable(str(config.log_dir), error.strerror or "") from error
         self._config = config
         self._children: list[Child | None] = [None] * count
         self._restarts = [0] * count

@@ -61,7 +61,7 @@ _ROWS = (
     ),
     _Row(
         "GET", re.compile("/admin/usage"), "/usage",
-        frozenset(("by", "since", "until", "key", "tenant", "model")),
+        frozenset(("by", "since", "until")),
     ),
 )  # fmt: skip
 # What control may say no with, in the words of the API.

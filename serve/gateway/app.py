@@ -3,6 +3,7 @@
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve.errors import InhouseError, MethodNotAllowed, RouteNotFound
 from serve.gateway import errors, openapi, routes
+from serve.gateway.admin import answer_admin
 from serve.gateway.batches import Batches
 from serve.gateway.body import read_body
 from serve.gateway.books import Books, Tracing
@@ -61,8 +63,9 @@ class Gateway:
             "ollama": self._speak_ollama,
             "files": self.batches,
             "batches": self.batches,
+            "admin": partial(answer_admin, control=config.control),
         }
-        self._prefix = secrets.token_hex(6)
+        self._prefix = secrets.token_hex(6).encode()
         self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +75,7 @@ class Gateway:
         peer = scope["client"]
         address = peer[0] if peer is not None else ""
         # Made by us: an engine keys its own state by it, so no client may choose one.
-        id = b"%b-%x" % (self._prefix.encode(), next(self._numbers))
+        id = b"%b-%x" % (self._prefix, next(self._numbers))
         extensions = scope.get("extensions")
         if extensions is not None:
             send = extensions.get(EXTENSION, send)

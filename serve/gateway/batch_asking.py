@@ -30,7 +30,7 @@ Carry = Callable[[Request], Awaitable[None]]
 
 # It will go, in a while; when we shut down, with another gateway.
 _LATER = (RateLimited, QueueFull, QueueTimeout, ModelNotReady, ShuttingDown)
-_LONGEST_PAUSE_S = 60.0
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 60.0
 _TRIES = 3  # where an engine went away, or fell over
 _FALLEN = (500, 502, 503, 504)
 
@@ -57,7 +57,7 @@ class Asking:
                 if not call.is_whole:
                     raise EngineGone("", is_started=True)
             except _LATER as error:
-                await asyncio.sleep(min(error.retry_after_s, _LONGEST_PAUSE_S))
+                await asyncio.sleep(min(max(error.retry_after_s, _PAUSE_S), _LONGEST_PAUSE_S))
                 continue
             except EngineGone as error:
                 tries += 1

@@ -88,10 +88,12 @@ def read_progress(spool: Spool, id: str) -> Progress:
 
 
 def write_order(spool: Spool, order: Order) -> None:
+    """From here on the batch exists. DiskFull, NotWritable."""
     spool.seal(order.id, [msgspec.json.encode(order)])
 
 
 def write_progress(spool: Spool, id: str, progress: Progress) -> None:
+    """In the place of what was written before. DiskFull, NotWritable."""
     spool.seal(f"{id}.state", [msgspec.json.encode(progress)])
 
 

@@ -127,7 +127,8 @@ class Run:
 
     def _note_missing(self, log: Log) -> None:
         done = self._count(log)
-        with contextlib.closing(self._read_input()) as pieces:
+        gone = contextlib.suppress(NoSuchObject)  # then nobody can be told which they were
+        with gone, contextlib.closing(self._read_input()) as pieces:
             for number, ask in lines.read(lines.split(pieces)):
                 if number not in done:
                     line = lines.not_asked(number, ask, f"late-{number}", *_LATE)

@@ -62,7 +62,7 @@ class Runner:
                 self._begin(spool, await asyncio.to_thread(self._waiting, spool))
                 await asyncio.sleep(_LOOK_S)
                 for id in [id for id, task in self._running.items() if task.done()]:
-                    await self._running.pop(id)
+                    self._end(id)
         finally:
             await self._stop()
 
@@ -81,6 +81,14 @@ class Runner:
         for order in waiting[: _BATCHES - len(self._running)]:
             run = Run(spool, order, self._asking, self._room)
             self._running[order.id] = asyncio.create_task(run.run())
+
+    def _end(self, id: str) -> None:
+        error = self._running.pop(id).exception()
+        if isinstance(error, InhouseError):
+            raise error
+        if error is not None:  # a mistake of ours: the others go on, and no word of it is shown
+            _logger.error("a batch cannot be run %s", log.fields(error=type(error).__name__))
+            self._over.add(id)
 
     async def _stop(self) -> None:
         running, self._running = self._running, {}

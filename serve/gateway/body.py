@@ -1,7 +1,6 @@
 """Request bodies: read within a bound, understood only as far as needed."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -38,8 +37,7 @@ _raw_model = msgspec.json.Decoder(_RawModel).decode
 _any = msgspec.json.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A body, as far as we understand it.
 
     `prompt`: the bytes of messages, prompt or input as they came. `most_output`: tokens of one of
@@ -63,7 +61,9 @@ class Asked:
 
     def with_usage(self) -> bytes:
         """The `stream_options` that ask for it, beside what the client asked."""
-        options = _any(self.stream_options) if self.stream_options else None
+        if not self.stream_options:
+            return b'{"include_usage":true}'
+        options = _any(self.stream_options)
         options = options if isinstance(options, dict) else {}
         return msgspec.json.encode(options | {"include_usage": True})
 

@@ -145,7 +145,7 @@ class Books:
             self._estimates[call.model.name].learn(size, prompt, output)
         if usage is not None and (outcome == "ok" or usage.output):
             return usage, False
-        if call.status >= 400 or (outcome == "error" and not call.is_stream):
+        if outcome == "error":
             return Usage(0, 0), False
         prompt = usage.input if usage is not None and usage.input else call.tokens[0]
         cached = usage.cached if usage is not None else 0

@@ -64,7 +64,8 @@ class Call:
         "comments", "connection", "drops_usage", "first_s", "has_left", "has_others", "id",
         "is_answering", "is_begun", "is_complete", "is_declined", "is_held", "is_over",
         "is_settled", "is_stream", "journal", "lease", "mark", "model", "notes", "outlet",
-        "queue_s", "request", "route", "slot", "started_s", "status", "stream", "ticket", "tokens",
+        "queue_s", "request", "route", "salt", "slot", "started_s", "status", "stream", "ticket",
+        "tokens",
         "trace", "waiting",
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ class Call:
         self.stream: EventFilter | None = None
         self.notes: StreamNotes | WholeNotes | None = None  # of the answer
         self.mark = self.slot = self.status = 0
+        self.salt = b""  # that keeps its prefix cache apart
         self.tokens = (0, 0)  # input and output, as estimated
         self.queue_s = 0.0
         self.first_s: float | None = None  # when the first bytes of the answer came

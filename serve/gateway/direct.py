@@ -48,6 +48,16 @@ class Direct:
         if self._transport.is_closing():
             await asyncio.sleep(0)  # so that who waits for the client's leaving hears of it
 
+    def whole_body(self, most_bytes: int) -> bytes | None:
+        """The request's body, if all of it is here and not too much; otherwise ask `receive`."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or len(cycle.body) > most_bytes:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        self._protocol.flow.resume_reading()
+        return body
+
     def listen(self, listener: Listener | None) -> bool:
         """Tell `listener` from now on (None: nobody); False if the client has left already."""
         self._protocol.listener = listener
@@ -142,6 +152,18 @@ class DirectProtocol(StrictProtocol):
         super().resume_writing()
         if self.listener is not None:
             self.listener.go_on()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn does, but for the timer: who is idle for too long is found by `sweep`."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif not self._is_in_head and not self._is_in_body:
+            self._due_s = self.loop.time() + self.timeout_keep_alive
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()

@@ -8,7 +8,6 @@ from starlette.types import Receive, Send
 from serve.gateway.door import Caller
 from serve.quota import Priority
 
-
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 

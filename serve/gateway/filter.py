@@ -12,8 +12,10 @@ import msgspec
 from serve.gateway.splice import rewritten
 
 _END = re.compile(rb"\r?\n\r?\n")  # of an event
+_ENDS = (b"\n\n", b"\n\r\n")
 _DATA = re.compile(rb"^data:[ ]?", re.MULTILINE)
 _EMPTY = (b'"choices":[]', b'"choices": []')
+_USAGE_MARKS = (b'"usage"',)
 _NOTHING = (b"", b"null")
 
 
@@ -43,11 +45,12 @@ class EventFilter:
     words are added.
     """
 
-    __slots__ = ("_adds_cache", "_drops_usage", "_rest")
+    __slots__ = ("_adds_cache", "_drops_usage", "_marks", "_rest")
 
     def __init__(self, drops_usage: bool, adds_cache: bool) -> None:
         self._drops_usage = drops_usage
         self._adds_cache = adds_cache
+        self._marks = _USAGE_MARKS if adds_cache else _EMPTY
         self._rest = b""  # the beginning of an event
 
     def feed(self, piece: bytes) -> bytes:
@@ -60,11 +63,10 @@ class EventFilter:
             for found in _END.finditer(piece):
                 end = found.end()
             piece, self._rest = piece[:end], piece[end:]
-        if self._adds_cache:
-            is_plain = b'"usage"' not in piece
-        else:
-            is_plain = _EMPTY[0] not in piece and _EMPTY[1] not in piece
-        return piece if is_plain else self._filtered(piece)
+        for mark in self._marks:
+            if mark in piece:
+                return self._filtered(piece)
+        return piece
 
     def close(self) -> bytes:
         """What is left when nothing more comes: an event without its end."""
@@ -72,11 +74,24 @@ class EventFilter:
         return rest
 
     def _filtered(self, events: bytes) -> bytes:
+        """Only events with a mark are looked at: most have none."""
         kept, start = [], 0
-        for found in _END.finditer(events):
-            kept.append(self._event(events[start : found.end()]))
-            start = found.end()
+        while (place := self._next(events, start)) >= 0:
+            begin = start
+            for end_of_event in _ENDS if b"\r" in events else _ENDS[:1]:
+                before = events.rfind(end_of_event, start, place)
+                if before >= 0:
+                    begin = max(begin, before + len(end_of_event))
+            found = _END.search(events, place)
+            end = found.end() if found else len(events)
+            kept += [events[start:begin], self._event(events[begin:end])]
+            start = end
+        kept.append(events[start:])
         return b"".join(kept)
+
+    def _next(self, events: bytes, start: int) -> int:
+        places = [events.find(mark, start) for mark in self._marks]
+        return min((place for place in places if place >= 0), default=-1)
 
     def _event(self, event: bytes) -> bytes:
         mark = _DATA.search(event)

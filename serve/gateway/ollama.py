@@ -70,8 +70,10 @@ class Ollama:
             return await say(request, models.show(name, self._served, key))
         if path in ("/api/embed", "/api/embeddings"):
             return await self._embed(request, asked.read_wish(body, asked.EmbedWish), carry)
-        kind = asked.ChatWish if path == "/api/chat" else asked.GenerateWish
-        await self._generate(request, asked.read_wish(body, kind), carry)
+        if path == "/api/chat":
+            await self._generate(request, asked.read_wish(body, asked.ChatWish), carry)
+        else:
+            await self._generate(request, asked.read_wish(body, asked.GenerateWish), carry)
 
     async def _embed(self, request: Request, wish: asked.EmbedWish, carry: Carry) -> None:
         body = asked.embed_body(wish, models.plain(wish.model, self._served))

@@ -82,7 +82,7 @@ class EmbedWish(msgspec.Struct, kw_only=True):
     """Body of `/api/embed`; `prompt` that of `/api/embeddings`."""
 
     model: str
-    input: str | list[str] | None = None
+    texts: str | list[str] | None = msgspec.field(default=None, name="input")
     prompt: str | None = None
     truncate: bool | None = None
     dimensions: int | None = None
@@ -136,7 +136,7 @@ def is_plain(wish: GenerateWish) -> bool:
 
 def embed_body(wish: EmbedWish, model: str) -> dict[str, Any]:
     """The body for `/v1/embeddings`."""
-    asked = wish.prompt if wish.input is None else wish.input
+    asked = wish.prompt if wish.texts is None else wish.texts
     body: dict[str, Any] = {"model": model, "input": asked or "", "encoding_format": "float"}
     if wish.dimensions:
         body["dimensions"] = wish.dimensions
@@ -189,7 +189,7 @@ def _messages(asked: list[_Message]) -> list[dict[str, Any]]:
     """OpenAI's messages. Ollama's tool calls have no ids: they get them in the order in which they
     come, and each answer of a tool is that to the oldest call (of its name) without one."""
     waiting: deque[tuple[str, str]] = deque()  # id and name
-    made = []
+    made: list[dict[str, Any]] = []
     for message in asked:
         record: dict[str, Any] = {"role": message.role, "content": _content(message)}
         if message.thinking:

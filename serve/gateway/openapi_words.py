@@ -21,11 +21,13 @@ def thing(required: tuple[str, ...] = (), **properties: Schema) -> Schema:
 
 
 def many(schema: Schema, least: int = 0) -> Schema:
+    """A list of at least `least` of them."""
     made: Schema = {"type": "array", "items": schema}
     return made | {"minItems": least} if least else made
 
 
 def ref(name: str) -> Schema:
+    """The schema of this name in ASKED or TOLD."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 

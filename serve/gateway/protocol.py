@@ -87,7 +87,11 @@ class StrictProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_head:
             return  # a trailer, which comes too late to say who is there or what this is
-        super().on_header(name, value)
+        # What uvicorn does, without the call: nothing is done more often.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > _MOST_HEAD_BYTES or len(self.headers) > _MOST_HEADERS:
             raise Ambiguous

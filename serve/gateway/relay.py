@@ -3,6 +3,9 @@
 import asyncio
 import logging
 import time
+from functools import lru_cache
+
+import msgspec
 
 from serve import log
 from serve.errors import EngineGone, Forbidden, InhouseError, ModelNotReady, ShuttingDown
@@ -12,6 +15,7 @@ from serve.gateway.books import Books
 from serve.gateway.breaker import Breaker, Poison
 from serve.gateway.call import Call, ClientLeft
 from serve.gateway.config import Config
+from serve.gateway.direct import Direct
 from serve.gateway.door import may_use
 from serve.gateway.exchange import Request as Request  # where other parts look for it
 from serve.gateway.routes import Route, find
@@ -58,8 +62,11 @@ class Relay:
     async def __call__(self, request: Request, route: Route) -> None:
         """Answer one request. An InhouseError only for a body that cannot be read; what goes wrong
         later is told here."""
-        length = request.headers.get(b"content-length")
-        body = await read_body(request.receive, length, self._config.max_body)
+        send = request.send
+        body = send.whole_body(self._config.max_body) if isinstance(send, Direct) else None
+        if body is None:
+            length = request.headers.get(b"content-length")
+            body = await read_body(request.receive, length, self._config.max_body)
         if body is None:
             return
         if route.is_form:
@@ -159,8 +166,9 @@ class Relay:
             call.body = asked.body
             return
         if asked.model != name:
-            changes["model"] = b'"%b"' % name.encode()
-        if salt := self._salt(call, model):
+            changes["model"] = msgspec.json.encode(name)
+        call.salt = salt = self._salt(call, model)
+        if salt:
             changes["cache_salt"] = b'"%b"' % salt
         if asked.is_stream and call.route.streams_usage and not asked.wants_usage():
             changes["stream_options"] = asked.with_usage()
@@ -180,20 +188,20 @@ class Relay:
         Another replica is asked only if the one before has not got the request, or has declined
         it: a request that kills an engine must not visit the next.
         """
-        salt = self._salt(call, model)
-        avoid = self._breaker.blocked(time.monotonic())
+        now_s = time.monotonic()
+        avoid = self._breaker.blocked(now_s)
         for number in range(_MOST_TRIES):
-            lease = self._chooser.pick(model, call.asked.prompt, salt, avoid)
+            lease = self._chooser.pick(model, call.asked.prompt, call.salt, avoid)
             if lease is None:
                 break
             call.lease, replica = lease, lease.replica
             avoid |= {replica.id}
             call.has_others = (
-                number + 1 < _MOST_TRIES
-                and len(model.replicas) > 1
-                and any(other.id not in avoid for other in model.replicas)
+                len(model.replicas) > 1
+                and number + 1 < _MOST_TRIES
+                and not avoid.issuperset([other.id for other in model.replicas])
             )
-            self._breaker.picked(replica.id, time.monotonic())
+            self._breaker.picked(replica.id, now_s)
             connection = await self._ask(call, replica)
             if call.has_left:
                 raise ClientLeft
@@ -301,12 +309,7 @@ def _priority(request: Request) -> Priority:
 
 def _head(call: Call, replica: Replica) -> bytes:
     request = call.request
-    lines = [
-        b"POST %b HTTP/1.1\r\nhost: %b\r\n"
-        % (request.path.encode(), host_of(replica.address).encode())
-    ]
-    if replica.key:
-        lines.append(b"authorization: Bearer %b\r\n" % replica.key.encode())
+    lines = [_opening(request.path, replica.address, replica.key)]
     for name in _FORWARDED:
         if (value := request.headers.get(name)) is not None:
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -314,3 +317,10 @@ def _head(call: Call, replica: Replica) -> bytes:
         lines.append(b"traceparent: %b\r\n" % call.trace.header)
     lines.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(call.body), request.id))
     return b"".join(lines)
+
+
+@lru_cache(1024)
+def _opening(path: str, address: str, key: str) -> bytes:
+    """What is the same in all requests of a route to a replica."""
+    line = f"POST {path} HTTP/1.1\r\nhost: {host_of(address)}\r\n"
+    return (line + f"authorization: Bearer {key}\r\n" if key else line).encode()

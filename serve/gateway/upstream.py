@@ -21,7 +21,8 @@ _CONNECT_S = 5.0
 # What one read may bring. Of a stream little: what its client does not take waits in our memory,
 # and ten thousand slow clients must fit into it.
 _WHOLE = memoryview(bytearray(64 * 1024))
-_STREAM = _WHOLE[: 4 * 1024]
+_STREAM = _WHOLE[: 16 * 1024]
+_SLOW_STREAM = _WHOLE[: 2 * 1024]
 
 # Hop by hop, or set by our own server.
 _DROPPED = frozenset(
@@ -89,7 +90,9 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._chunks) or self.is_complete
 
     def pause(self) -> None:
-        """Stop reading, until `resume`."""
+        """Stop reading, until `resume`; whoever is slow once gets less at a time from then on."""
+        if self._buffer is _STREAM:
+            self._buffer = _SLOW_STREAM
         if not self._is_paused and not self.is_lost:
             self._is_paused = True
             self._transport.pause_reading()

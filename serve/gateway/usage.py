@@ -6,8 +6,6 @@ follows a member of the outermost object (or of the one in `response` or `messag
 valid object when an opening is put before it. Text and deeper objects do not.
 """
 
-from dataclasses import dataclass
-
 import msgspec
 
 TAIL_BYTES = 1024  # of a stream; what engines put after the usage is shorter
@@ -48,14 +46,22 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _decode_nested = msgspec.json.Decoder(_Nested).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens; `cached` are among `input`, `reasoning` among `output`. None: not said."""
 
     input: int | None = None
     output: int | None = None
     cached: int = 0
     reasoning: int = 0
+
+
+def usage_of(answer: bytes) -> Usage | None:
+    """The usage of an answer in one piece."""
+    try:
+        counts = _decode(answer).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return _usage(counts) if counts is not None else None
 
 
 def find_usage(tail: bytes) -> Usage | None:

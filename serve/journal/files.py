@@ -17,6 +17,7 @@ from serve.journal.frames import SEGMENT_HEAD
 SEGMENT, FLIGHTS = ".journal", ".flights"
 PLACES = 2**16  # in the flight table, four bytes each; the first is nobody's
 _PLACE_BYTES = 4
+_ZEROS = bytes(256 * 2**10)
 
 
 def process_name(slot: int) -> str:
@@ -60,6 +61,7 @@ def _make(path: Path, size_bytes: int, head: bytes, is_locked: bool) -> Mapped:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(fd, 0, size_bytes)
+            _write_zeros(fd, size_bytes)
             os.pwrite(fd, head, 0)
             if is_locked:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,6 +73,13 @@ def _make(path: Path, size_bytes: int, head: bytes, is_locked: bool) -> Mapped:
             part.unlink(missing_ok=True)
             raise
     return Mapped(path, memory, fd)
+
+
+def _write_zeros(fd: int, size_bytes: int) -> None:
+    """Else the file system would note for each page, when it is written first, that it is in use:
+    that takes a commit of its own journal, for which the event loop and the disk would wait."""
+    for at in range(0, size_bytes, len(_ZEROS)):
+        os.pwrite(fd, _ZEROS[: size_bytes - at], at)
 
 
 def _harden_folder(folder: Path, fd: int) -> None:

@@ -118,9 +118,10 @@ def _next_frame(window: bytes, place: int) -> int | None:
 
 def _decoded(payload: bytes) -> Record | None:
     try:
-        return _decoder.decode(payload)
+        record: Record = _decoder.decode(payload)
     except msgspec.DecodeError:  # whole, but not of a kind that we know
         return None
+    return record
 
 
 _LARGEST_TEXT = 300

@@ -96,6 +96,9 @@ class _Book:
     The event loop appends; the thread of the committer hardens, makes segments and closes them.
     """
 
+    _end: int  # of what is written in the segment
+    _last: int  # where it must end: behind is room to close the segment
+
     def __init__(self, folder: Path, slot: int, segment_bytes: int) -> None:
         self._folder, self._segment_bytes = folder, segment_bytes
         self._process = process_name(slot)
@@ -106,7 +109,8 @@ class _Book:
         self._full: list[Mapped] = []
         self._written = 0  # bytes, in all segments
         self._lost: InhouseError | None = None  # what the disk was given and did not keep
-        self._open(self._make())
+        self._segment = self._make()
+        self._open(self._segment)
         self.committer = Committer(self._harden, self._prepare)
 
     def append(self, record: Record) -> None:
@@ -145,7 +149,8 @@ class _Book:
 
     def _open(self, segment: Mapped) -> None:
         self._segment, self._memory = segment, segment.memory
-        self._end, self._last = len(SEGMENT_HEAD), self._segment_bytes - HEAD_BYTES
+        self._end = len(SEGMENT_HEAD)
+        self._last = self._segment_bytes - HEAD_BYTES
 
     def _turn_over(self) -> None:
         with self._turn:

@@ -12,10 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from serve.errors import AuditBroken
-from serve.journal import End, Refusal
 from serve.ledger.chain import BEGINNING, CUT, TRIM, link, verify
 from serve.ledger.database import Database
-from serve.ledger.deeds import deed_of
 from serve.ledger.records import Deed, Head, Record, Verdict
 from serve.ledger.schema import audit
 from serve.ledger.seal import Seal
@@ -47,7 +45,7 @@ class AuditLog:
         self._database = database
         self._clock = clock
         self._seal = Seal(home)
-        self._unnoted: Head | None = None
+        self._noted: Head | None = None
 
     def append(self, deed: Deed) -> None:
         """Record one deed; LedgerUnavailable if that cannot be done."""
@@ -86,33 +84,16 @@ class AuditLog:
             connection.execute(insert(audit), rows)
         return Head(records[-1].seq, records[-1].mac, is_cut)
 
-    def from_journal(
-        self, is_every_request: bool
-    ) -> Callable[[Connection, Sequence[End | Refusal]], None]:
-        """What an `Importer` tells of its records: refusals are recorded with the import, and
-        every other request too if wished. Call `settle` when it is done."""
-
-        def take(connection: Connection, records: Sequence[End | Refusal]) -> None:
-            told = [each for each in records if is_every_request or isinstance(each, Refusal)]
-            self._unnoted = self.append_in(connection, map(deed_of, told)) or self._unnoted
-
-        return take
-
-    def settle(self) -> None:
-        """Remember the end of what came from the journal, now that it is committed."""
-        head, self._unnoted = self._unnoted, None
-        if head is None:
+    def note(self, head: Head | None) -> None:
+        """Remember the end of the log outside of the database, once it is committed; what was
+        rolled back is not noted."""
+        if head is None or head == self._noted:
             return
         with self._database.read() as connection:
-            same = select(audit.c.mac).where(audit.c.seq == head.seq)
-            is_there = connection.execute(same).scalar() == head.mac
-        if is_there:
-            self.note(head)
-
-    def note(self, head: Head | None) -> None:
-        """Remember the end of the log outside of the database, once it is committed."""
-        if head is not None:
+            found = connection.execute(select(audit.c.mac).where(audit.c.seq == head.seq)).scalar()
+        if found == head.mac:
             self._seal.note(self._seal.key(head), head)
+            self._noted = head
 
     def records(
         self,

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from serve.errors import Forbidden, InhouseError, LedgerError
+from serve.errors import BadRequest, Forbidden, InhouseError, LedgerError
 from serve.ledger.books import Books
 from serve.ledger.records import Deed
 from serve.quota import Key
@@ -25,14 +25,16 @@ class Desk:
     def __init__(self, books: Books, publish: Callable[[tuple[Key, ...] | None], None]) -> None:
         self._books, self._publish = books, publish
         self._version: tuple[int, ...] = ()
+        self._turn = asyncio.Lock()
 
     async def refresh(self) -> None:
         """Publish the keys, if anybody has changed them since the last time."""
-        version = await asyncio.to_thread(self._books.keys.version)
-        if version != self._version:
-            keys = await asyncio.to_thread(self._books.keys.active)
-            self._version = version  # older than the keys at worst, so they are read once more
-            self._publish(keys if version[0] else None)
+        async with self._turn:  # else an older answer could be published after a newer one
+            version = await asyncio.to_thread(self._books.keys.version)
+            if version != self._version:
+                keys = await asyncio.to_thread(self._books.keys.active)
+                self._version = version  # older than the keys at worst: they are read once more
+                self._publish(keys if version[0] else None)
 
     async def follow(self, every_s: float = _LOOK_EVERY_S) -> None:
         """Notice what others change, on this host or another, until cancelled."""
@@ -81,6 +83,20 @@ class Desk:
         """Audit records; `which`: arguments of `AuditLog.records`."""
         found = await asyncio.to_thread(lambda: list(self._books.audit.records(**which)))
         return [asdict(record) for record in found]
+
+    async def usage(
+        self, by: Sequence[str], since: float | None, until: float | None
+    ) -> list[dict[str, Any]]:
+        """Sums over requests; `by`: what they are grouped by. See `Usage.totals`."""
+        known: dict[str, Any] = {name: name for name in self._books.usage.dimensions}
+        for name in by:
+            if name not in known:
+                raise BadRequest(f"`by` may be {', '.join(known)}.", "by")
+        wanted = [known[name] for name in by]
+        totals = await asyncio.to_thread(self._books.usage.totals, wanted, since, until)
+        return [
+            asdict(total) | {"group": dict(zip(by, total.group, strict=True))} for total in totals
+        ]
 
     async def record(self, deed: Deed) -> None:
         """Put one deed into the audit log."""

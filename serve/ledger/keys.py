@@ -2,66 +2,32 @@
 
 import difflib
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from serve.errors import SettingsError, UnknownKey
 from serve.ledger.audit import AuditLog
 from serve.ledger.database import Database
+from serve.ledger.key_record import (
+    LONGEST_NAME,
+    Issued,
+    KeyRecord,
+    Stored,
+    check_terms,
+    facts_of,
+    record_of,
+)
 from serve.ledger.key_text import id_in, make_key_text
 from serve.ledger.records import Deed
 from serve.ledger.schema import keys, usage
-from serve.quota import Key, Limits, Priority, Scope, digest_key
+from serve.quota import Key, digest_key
 
 _NEAR = 2
-_LONGEST_NAME = 200
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """A key in the book. Times are unix seconds. `replaced_by`: the key that a rotation made."""
-
-    key: Key
-    created_at: float
-    revoked_at: float | None = None
-    replaced_by: str | None = None
-    used_at: float | None = None  # begin of the last request that was booked
-
-    def state(self, now: float) -> str:
-        """ "active", "rotated" (works until it expires), "expired" or "revoked"."""
-        if self.revoked_at is not None:
-            return "revoked"
-        if self.key.expires_at is not None and now >= self.key.expires_at:
-            return "expired"
-        return "rotated" if self.replaced_by else "active"
-
-    def card(self, now: float) -> dict[str, Any]:
-        """What everybody who may see keys sees of it, as JSON has it."""
-        shown = asdict(self.key) | {"state": self.state(now)}
-        del shown["digest"]
-        times = ("created_at", "revoked_at", "replaced_by", "used_at")
-        return shown | {name: getattr(self, name) for name in times}
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """A new key, and its text: this is the only time that anybody sees it."""
-
-    text: str = field(repr=False)
-    record: KeyRecord
-
-
-class _Stored(msgspec.Struct, frozen=True):
-    """The column `terms`."""
-
-    scopes: tuple[Scope, ...]
-    models: tuple[str, ...]
-    limits: Limits
-    priority: Priority
+_PAGE_ROWS = 500
 
 
 class KeyBook:
@@ -71,13 +37,14 @@ class KeyBook:
         self, database: Database, audit: AuditLog, clock: Callable[[], float] = time.time
     ) -> None:
         self._database, self._audit, self._clock = database, audit, clock
+        self._known: dict[str, Key] = {}
 
     def all(self, is_with_use: bool = False) -> tuple[KeyRecord, ...]:
         """Every key, the oldest first. `is_with_use`: with `used_at`, which takes longer."""
         with self._database.read() as connection:
             rows = connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id)).all()
             used = _last_uses(connection) if is_with_use else {}
-        return tuple(_record(row, used.get(row.id)) for row in rows)
+        return tuple(record_of(row, used.get(row.id)) for row in rows)
 
     def find(self, name: str) -> KeyRecord:
         """The key of this id, or the only one of this name that is neither revoked nor replaced;
@@ -95,9 +62,20 @@ class KeyBook:
 
     def active(self) -> tuple[Key, ...]:
         """Those that open the door now, as rosters have them."""
-        now = self._clock()
-        usable = ("active", "rotated")
-        return tuple(record.key for record in self.all() if record.state(now) in usable)
+        ends_later = keys.c.expires_at.is_(None) | (keys.c.expires_at > self._clock())
+        live = select(keys.c.id, keys.c.expires_at).where(keys.c.revoked_at.is_(None), ends_later)
+        with self._database.read() as connection:
+            rows = connection.execute(live.order_by(keys.c.created_at, keys.c.id)).all()
+            known = dict(self._known)
+            new = [row.id for row in rows if row.id not in known]
+            known |= {key.id: key for key in _keys(connection, new)}
+        # Of all that a key is, only its end may change: the rest is read and understood once.
+        found = (
+            key if key.expires_at == end else replace(key, expires_at=end)
+            for key, end in ((known[row.id], row.expires_at) for row in rows)
+        )
+        self._known = {key.id: key for key in found}
+        return tuple(self._known.values())
 
     def card(self, record: KeyRecord) -> dict[str, Any]:
         """What everybody who may see keys sees of one, as JSON has it."""
@@ -116,10 +94,10 @@ class KeyBook:
 
         `by`: who wants it, from where, in which request.
         """
-        _check(terms, self._clock())
+        check_terms(terms, self._clock())
         with self._audit.writing() as page:
             issued = self._issue(page.connection, terms)
-            page.write(_deed("key.create", issued.record.key, by, _facts(terms)))
+            page.write(_deed("key.create", issued.record.key, by, facts_of(terms)))
         return issued
 
     def issue(self, terms: Key, by: Deed) -> dict[str, Any]:
@@ -166,7 +144,7 @@ class KeyBook:
     def _issue(self, connection: Connection, terms: Key) -> Issued:
         made = make_key_text()
         key = replace(terms, id=made.id, digest=digest_key(made.text))
-        stored = _Stored(terms.scopes, terms.models, terms.limits, terms.priority)
+        stored = Stored(terms.scopes, terms.models, terms.limits, terms.priority)
         row = {
             "id": key.id, "digest": key.digest, "tenant": key.tenant, "name": key.name,
             "terms": msgspec.to_builtins(stored), "created_at": self._clock(),
@@ -174,30 +152,6 @@ class KeyBook:
         }  # fmt: skip
         connection.execute(insert(keys).values(row))
         return Issued(made.text, KeyRecord(key, row["created_at"]))
-
-
-def _check(terms: Key, now: float) -> None:
-    problems = {
-        "--tenant": not terms.tenant.strip() and "is needed: who pays?",
-        "--name": max(map(len, (terms.name, terms.tenant))) > _LONGEST_NAME and "is too long",
-        "--scope": not terms.scopes and "is needed",
-        "--expires": (
-            terms.expires_at is not None and terms.expires_at <= now and "lies in the past"
-        ),
-    }
-    for flag, problem in problems.items():
-        if problem:
-            raise SettingsError("key", flag, problem)
-    if any(not text.isprintable() for text in (terms.tenant, terms.name, *terms.models)):
-        raise SettingsError("key", "--name", "holds a character that cannot be printed")
-
-
-def _facts(terms: Key) -> dict[str, Any]:
-    """What the audit log keeps of a new key: all of its terms that say something."""
-    limits = {name: value for name, value in asdict(terms.limits).items() if value is not None}
-    facts = asdict(terms) | {"limits": limits}
-    del facts["id"], facts["digest"]
-    return {name: value for name, value in facts.items() if value not in ((), {}, None, "")}
 
 
 def _deed(action: str, key: Key, by: Deed, facts: dict[str, Any] | None = None) -> Deed:
@@ -212,30 +166,27 @@ def _set(connection: Connection, id: str, **values: Any) -> None:
 def _find(connection: Connection, name: str) -> KeyRecord:
     by_id = connection.execute(select(keys).where(keys.c.id == name)).first()
     if by_id is not None:
-        return _record(by_id)
+        return record_of(by_id)
     newest = keys.c.revoked_at.is_(None), keys.c.replaced_by.is_(None)
     by_name = select(keys).where(keys.c.name == name, *newest).limit(2)
     named = connection.execute(by_name).all() if name else []
     if len(named) == 1:
-        return _record(named[0])
+        return record_of(named[0])
     raise UnknownKey(name, tuple(row.id for row in named) or _near(connection, name))
 
 
 def _near(connection: Connection, name: str) -> tuple[str, ...]:
     rows = connection.execute(select(keys.c.id, keys.c.name)).all()
     known = [word for row in rows for word in (row.id, row.name) if word]
-    return tuple(difflib.get_close_matches(name[:_LONGEST_NAME], known, n=_NEAR))
+    return tuple(difflib.get_close_matches(name[:LONGEST_NAME], known, n=_NEAR))
+
+
+def _keys(connection: Connection, ids: list[str]) -> Iterator[Key]:
+    for start in range(0, len(ids), _PAGE_ROWS):
+        wanted = select(keys).where(keys.c.id.in_(ids[start : start + _PAGE_ROWS]))
+        yield from (record_of(row).key for row in connection.execute(wanted))
 
 
 def _last_uses(connection: Connection) -> dict[str, float]:
     last = select(usage.c.key, func.max(usage.c.at).label("at")).group_by(usage.c.key)
     return {row.key: row.at for row in connection.execute(last)}
-
-
-def _record(row: Row[Any], used_at: float | None = None) -> KeyRecord:
-    stored = msgspec.convert(row.terms, _Stored)
-    key = Key(
-        row.id, row.digest, row.tenant, row.name,
-        stored.scopes, stored.models, stored.limits, row.expires_at, stored.priority,
-    )  # fmt: skip
-    return KeyRecord(key, row.created_at, row.revoked_at, row.replaced_by, used_at)

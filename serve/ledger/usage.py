@@ -68,6 +68,8 @@ class Spent:
 class Usage:
     """Reads what an `Importer` has written: requests of the last moments may be missing."""
 
+    dimensions = DIMENSIONS
+
     def __init__(self, database: Database) -> None:
         self._database = database
 
@@ -141,8 +143,9 @@ def _between(since: float | None, until: float | None) -> list[ColumnElement[boo
 
 
 def _total(row: Sequence[Any], n_group: int) -> Total:
-    *counts, ttft_s, energy_j = row[n_group:]
-    return Total(tuple(map(str, row[:n_group])), *(int(n or 0) for n in counts), ttft_s, energy_j)
+    group, counts, means = row[:n_group], row[n_group:-2], row[-2:]
+    sums: list[Any] = [int(count or 0) for count in counts]  # PostgreSQL gives decimals
+    return Total(tuple(map(str, group)), *sums, *means)
 
 
 def _begins(now: float) -> tuple[float, float]:

@@ -57,14 +57,22 @@ class Storage:
             stream = group.download_stream(file, start=begin)
         try:
             with stop.calling(group.abort):
-                yield _pieces(stream)
+                yield _pieces(stream, stop)
         finally:
             group.abort()
 
 
-def _pieces(stream: Iterable[bytes]) -> Iterator[bytes]:
+def _pieces(stream: Iterable[bytes], stop: Stop) -> Iterator[bytes]:
+    """Nobody asks for the rest of a file that has none: hf_xet sometimes ends a stream that it could
+    not even begin, instead of saying so."""
+    is_empty = True
     with _errors():
-        yield from stream
+        for piece in stream:
+            is_empty = False
+            yield piece
+    stop.check()
+    if is_empty:
+        raise SourceUnreachable("Xet", "the storage gave nothing")
 
 
 @contextmanager

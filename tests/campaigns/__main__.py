@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.errors import RuntimeMissing
-from tests.campaigns import disk_full, headers, kills, refusals, routing
+from tests.campaigns import disk_full, headers, kills, openapi, refusals, routing
 from tests.campaigns.report import Report, write
 from tests.campaigns.subject import subject
 
@@ -34,6 +34,7 @@ CAMPAIGNS = {
     "mutations": Campaign("different mutations of a model, all refused", 1000, _mutations),
     "kills": Campaign("kill -9 at random moments of everything the store does", 200, kills.run),
     "disk_full": Campaign("no room at each write, at most at N of each work", 1000, disk_full.run),
+    "openapi": Campaign("generated requests, answered as our API says", 10000, openapi.run),
     "headers": Campaign("our check of safetensors against the reference's", 20000, headers.run),
     "routing": Campaign("the choice of a replica over simulated traffic", 10000, routing.run),
 }

@@ -109,9 +109,10 @@ def short_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="package")  # gone before tests elsewhere count processes
 def stack(home: Path) -> Iterator[Stack]:
-    """The starter model, served."""
+    """The starter model, served, with all that clients may ask for."""
+    flags = ("--spares", "0", "--batches", "on", "--engine-arg=--tool-call-parser=hermes")
     with (
         tempfile.TemporaryDirectory(prefix="ih-", dir="/tmp") as folder,
-        running(Stack(home, Path(folder) / "run", "--spares", "0")) as stack,
+        running(Stack(home, Path(folder) / "run", *flags)) as stack,
     ):
         yield stack

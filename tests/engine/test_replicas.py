@@ -1,6 +1,8 @@
 """Two replicas of the starter, one core each, behind a gateway that has them as upstreams."""
 
 import asyncio
+import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import yaml
 
 from tests.engine.conversations import Talks, Told, talk
 from tests.engine.front import Front
-from tests.engine.stack import STARTER, Stack, running
+from tests.engine.stack import STARTER, Stack, running, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -27,15 +29,17 @@ def two(home: Path) -> Iterator[Stack]:
         config.write_text(yaml.safe_dump(TERMS))
         flags = ("--config", str(config), "--spares", "0", "--context", "2048")
         with running(Stack(home, Path(folder) / "run", *flags)) as stack:
+            # It answers as soon as one of them is ready.
+            wait_until(lambda: _are_ready(stack), 120, "both replicas are ready")
             yield stack
 
 
 def test_each_engine_has_a_core_of_its_own(two: Stack) -> None:
     statuses = two.status().models
     assert [status.replica for status in statuses] == [f"{STARTER}-0", f"{STARTER}-1"]
-    assert {status.state for status in statuses} == {"ready"}
     cores = [_bound(psutil.Process(status.pid)) for status in statuses]
-    assert all(len(bound) == 1 for bound in cores) and cores[0] != cores[1]
+    there = sorted(os.sched_getaffinity(0))
+    assert cores == [{frozenset({core})} for core in there[:2]]
 
 
 def test_conversations_find_on_two_replicas_what_they_find_on_one(two: Stack) -> None:
@@ -57,19 +61,21 @@ def test_conversations_find_on_two_replicas_what_they_find_on_one(two: Stack) ->
     assert shares["prefix"] > shares["round-robin"] + 0.05
 
 
+def _are_ready(stack: Stack) -> bool:
+    return {status.state for status in stack.status().models} == {"ready"}
+
+
 async def _ask_all(url: str, models: list[str]) -> dict[str, Told]:
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         # Other texts for each: none finds what another one left in the caches.
         return {name: await talk(client, name, TALKS, n) for n, name in enumerate(models)}
 
 
-def _bound(guard: psutil.Process) -> set[tuple[int, ...]]:
-    """The cores that the worker's threads are bound to, those that are bound at all."""
-    everywhere = tuple(sorted(psutil.Process().cpu_affinity() or ()))
-    found = set()
+def _bound(guard: psutil.Process) -> set[frozenset[int]]:
+    """The cores that threads of an engine are bound to, those that are bound at all."""
+    everywhere, found = os.sched_getaffinity(0), set()
     for process in guard.children(recursive=True):
         for thread in Path(f"/proc/{process.pid}/task").iterdir():
-            cores = tuple(sorted(psutil.Process(int(thread.name)).cpu_affinity() or ()))
-            if cores != everywhere:
-                found.add(cores)
-    return found
+            with contextlib.suppress(ProcessLookupError):  # threads come and go
+                found.add(frozenset(os.sched_getaffinity(int(thread.name))))
+    return found - {frozenset(everywhere)}

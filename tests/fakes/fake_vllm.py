@@ -3,7 +3,8 @@
     python tests/fakes/fake_vllm.py --uds PATH --served-model-name NAME [any flag of vLLM]
 
 Every knob below is a flag (`--fake-load-s 2`) and an environment variable (`FAKE_LOAD_S=2`).
-`GET /fake/last` tells what the last generation request was, `GET /fake/info` who we are.
+`GET /fake/last` tells what the last generation request was, `GET /fake/info` who we are,
+`GET /fake/served` all generation requests since that was asked last, by their ids.
 Standard library only, so it starts in a tenth of a second.
 """
 
@@ -11,6 +12,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -40,6 +42,7 @@ KNOBS: dict[str, Any] = {
     "rate": 0.0,  # chunks per second, 0 = as fast as the socket takes them
     "chunks": 8,  # chunks in an answer
     "chunk_text": " Paris",  # text of each
+    "echo": "",  # the first word of the request that begins so is said in each too
     "cached_tokens": 0,  # of each prompt are in the prefix cache
     "head_s": 0.0,  # silence between the head of a stream and its first event
     "sick_after_s": 0.0,  # /health answers 503 from then on
@@ -78,7 +81,10 @@ class Fake:
         self.flags = flags
         self.name = flags.get("served-model-name") or flags.get("model", "fake")
         self.context = int(flags.get("max-model-len") or 4096)
-        self.running = self.received = self.generated = self.aborted = 0
+        self.running = self.received = self.generated = self.aborted = self.most_running = 0
+        # By x-request-id: the client's `user`, tokens of the prompt and the answer so far, whether
+        # the engine came to its end, and to how many requests of this id.
+        self.served: dict[str, list[Any]] = {}
         self.last: dict[str, Any] = {}
         self.worker_pid = 0
         self.ready_at = time.monotonic()
@@ -117,14 +123,28 @@ class Fake:
         wanted = body.get("max_tokens") or body.get("max_completion_tokens") or math.inf
         return int(min(wanted, self.knobs["chunks"]))
 
-    async def pieces(self, body: dict[str, Any]) -> AsyncIterator[str]:
+    def note(self, id: str, body: dict[str, Any]) -> list[Any]:
+        times = self.served[id][-1] + 1 if id in self.served else 1
+        self.served[id] = noted = [body.get("user"), words.count_tokens(body), 0, False, times]
+        return noted
+
+    def text(self, body: dict[str, Any]) -> str:
+        """Of each piece."""
+        mark = self.knobs["echo"]
+        found = mark and re.search(re.escape(mark) + r"\w*", json.dumps(body))
+        return self.knobs["chunk_text"] + (f" {found[0]}" if found else "")
+
+    async def pieces(self, body: dict[str, Any], noted: list[Any]) -> AsyncIterator[str]:
+        text = self.text(body)
         for number in range(self.length(body)):
             if number and self.knobs["rate"]:
                 await asyncio.sleep(1 / self.knobs["rate"])
             if self.knobs["cut_after"] and number >= self.knobs["cut_after"]:
                 raise ConnectionAbortedError
             self.generated += 1
-            yield self.knobs["chunk_text"]
+            noted[2] += 1
+            yield text
+        noted[3] = True
 
 
 class Connection(asyncio.Protocol):
@@ -195,9 +215,13 @@ class Connection(asyncio.Protocol):
             self.answer_json(200, {"object": "list", "data": [card]})
         elif path == "/fake/last":
             self.answer_json(200, fake.last)
+        elif path == "/fake/served":
+            told, fake.served = fake.served, {}
+            self.answer_json(200, told)
         elif path == "/fake/info":
             facts: dict[str, Any] = {"pid": os.getpid(), "worker_pid": fake.worker_pid}
             facts |= {"received": fake.received, "aborted": fake.aborted}
+            facts |= {"running": fake.running, "most_running": fake.most_running}
             facts |= {"flags": fake.flags, "environ": dict(os.environ)}
             self.answer_json(200, facts)
         else:
@@ -215,13 +239,15 @@ class Connection(asyncio.Protocol):
         body = json.loads(raw)
         if (refusal := fake.refusal(body)) is not None:
             return self.answer_json(refusal[0], words.error(*refusal))
+        noted = fake.note(headers.get("x-request-id", ""), body)
         fake.running += 1
+        fake.most_running = max(fake.most_running, fake.running)
         try:
             await asyncio.sleep(fake.knobs["stall_s"])
             if body.get("stream"):
-                await self.stream(path, body)
+                await self.stream(path, body, noted)
             else:
-                text = "".join([piece async for piece in fake.pieces(body)]).strip()
+                text = "".join([piece async for piece in fake.pieces(body, noted)]).strip()
                 used = words.usage(body, fake.length(body), fake.knobs["cached_tokens"])
                 self.answer_json(200, words.whole(path, fake.name, text, used))
         except asyncio.CancelledError:
@@ -232,10 +258,11 @@ class Connection(asyncio.Protocol):
         finally:
             fake.running -= 1
 
-    async def stream(self, path: str, body: dict[str, Any]) -> None:
+    async def stream(self, path: str, body: dict[str, Any], noted: list[Any]) -> None:
         fake, started = self.fake, False
         cached = fake.knobs["cached_tokens"]
-        async for event in words.events(path, fake.name, body, fake.pieces(body), cached):
+        pieces = fake.pieces(body, noted)
+        async for event in words.events(path, fake.name, body, pieces, cached):
             if not started:
                 self.transport.write(
                     b"HTTP/1.1 200 OK\r\ndate: now\r\nserver: uvicorn\r\ncontent-type: "

@@ -8,6 +8,7 @@ import hypothesis
 import schemathesis
 from hypothesis import HealthCheck, Phase
 from schemathesis.checks import not_a_server_error
+from schemathesis.core import result as results
 from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -43,6 +44,7 @@ def walk(url: str, examples: int, seed: int, model: str) -> Walk:
     done = Walk()
     schema = schemathesis.openapi.from_dict(json.loads(document()))
     for result in schema.get_all_operations():
+        assert isinstance(result, results.Ok), result
         operation = result.ok()
         for mode in GenerationMode.POSITIVE, GenerationMode.NEGATIVE:
             _ask(operation, mode, (url, examples, seed, model), done)

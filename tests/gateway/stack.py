@@ -1,6 +1,7 @@
 """A real gateway process, real fake engines, a fake control: what the gateway's tests run on."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from serve.quota import Key
 from serve.roster import Replica, Roster, ServedModel
 from tests.fakes.fake_control import FakeControl, running_control
 
@@ -98,6 +100,8 @@ class Stack:
     client: httpx.Client
     count: int = 0
     models: dict[str, ServedModel] = field(default_factory=dict)
+    keys: tuple[Key, ...] = ()  # none: the gateway is open
+    headers: dict[str, str] = field(default_factory=dict)  # that `post` sends
 
     @contextlib.contextmanager
     def engine(self, **knobs: object) -> Iterator[FakeEngine]:
@@ -110,32 +114,40 @@ class Stack:
         if self.process.poll() is None:
             self.forget(name)
 
-    def serve(self, name: str, *sockets: Path) -> None:
+    def serve(self, name: str, *sockets: Path, **terms: Any) -> None:
+        """A model with engines at these sockets; `terms`: what else `ServedModel` has."""
         replicas = tuple(
             Replica(f"{name}-{number}", f"unix:{socket}") for number, socket in enumerate(sockets)
         )
+        self.serve_at(name, *replicas, **terms)
+
+    def serve_at(self, name: str, *replicas: Replica, **terms: Any) -> None:
+        """A model with these replicas."""
         state = "ready" if replicas else "starting"
         model = ServedModel(name, (f"org/{name}",), state, 4096, 7, replicas)  # type: ignore[arg-type]
-        self.models[name] = model
-        self.publish(Roster(self.count, tuple(self.models.values())))
+        self.models[name] = dataclasses.replace(model, **terms)
+        self.publish(self.roster())
 
     def forget(self, name: str) -> None:
         del self.models[name]
-        self.publish(Roster(self.count, tuple(self.models.values())))
+        self.publish(self.roster())
+
+    def roster(self) -> Roster:
+        models = tuple(self.models.values())
+        return Roster(self.count, models, self.keys, is_open=not self.keys)
 
     def publish(self, roster: Roster) -> None:
         """Returns when the gateway has it."""
         self.control.publish(roster)
-        if self.control.roster.is_open:
-            wanted = {model.name: model.state for model in roster.models}
-            until(lambda: self.states() == (wanted, roster.is_draining))
+        wanted = {model.name: model.state for model in roster.models}
+        until(lambda: self.states() == (wanted, roster.is_draining))
 
     def states(self) -> tuple[dict[str, str], bool]:
         record = self.client.get("/ready").json()
         return record["models"], record["draining"]
 
     def post(self, body: object, path: str = "/v1/chat/completions") -> httpx.Response:
-        return self.client.post(path, json=body)
+        return self.client.post(path, json=body, headers=self.headers)
 
     def address(self) -> tuple[str, int]:
         url = httpx.URL(self.url)

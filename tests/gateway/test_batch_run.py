@@ -77,7 +77,7 @@ def order(spool: Spool, *texts: str, raw: bytes | None = None, **more: Any) -> b
     content = raw if raw is not None else "\n".join(json.dumps(row) for row in rows).encode()
     file = files.keep(spool, "t", "in.jsonl", len(content), [content])
     now = int(time.time())
-    about = {"key": "", "created_at": now, "expires_at": now + 60} | more
+    about: dict[str, Any] = {"key": "", "created_at": now, "expires_at": now + 60} | more
     made = book.Order(new_id("batch"), "", endpoint=CHAT, input_file_id=file.id,
                       completion_window="24h", **about)  # fmt: skip
     book.write_order(spool, made)

@@ -157,8 +157,9 @@ def test_methods_and_paths(stack: Stack) -> None:
     assert status("GET", "/v1/files?limit=x") == 400
 
 
-def test_a_gateway_that_dies_goes_on_where_it_was(tmp_path: Path) -> None:
-    """And asks for nothing again that it has the answer of, nor loses any."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_another_gateway_goes_on_where_one_ended(tmp_path: Path, how: signal.Signals) -> None:
+    """And asks for nothing again that the first had the answer of, nor loses any."""
     spool = tmp_path / "spool"
     with running_engine(tmp_path / "e.sock", "m", fake_rate=200) as engine:
 
@@ -166,7 +167,8 @@ def test_a_gateway_that_dies_goes_on_where_it_was(tmp_path: Path) -> None:
         def first(stack: Stack, client: openai.OpenAI) -> str:
             batch = order(client, "m", *(str(number) for number in range(300)))
             until(lambda: client.batches.retrieve(batch.id).request_counts.completed >= 40, 15)  # type: ignore[union-attr]
-            stack.process.send_signal(signal.SIGKILL)
+            stack.process.send_signal(how)
+            assert stack.process.wait(10) == (-how if how == signal.SIGKILL else 0)
             return str(batch.id)
 
         before = engine.get("/fake/info").json()["received"]

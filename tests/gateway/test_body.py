@@ -10,7 +10,6 @@ from serve.errors import BadRequest, BodyTooLarge
 from serve.gateway.body import read, read_body
 
 
-
 def model_of(body: bytes) -> str:
     return read(body).model
 

@@ -129,7 +129,7 @@ def test_a_scope_opens_its_own_routes_alone(locked: Stack) -> None:
     assert locked.client.get("/metrics", headers=headers).status_code == 200
     for path in ("/v1/models", "/admin/keys", "/openapi.json", "/api/tags", "/nowhere"):
         answer = locked.client.get(path, headers=headers)
-        assert answer.status_code == 403 and answer.json()["error"]["code"] == "forbidden", path
+        assert answer.status_code == 403, path
     headers = {"authorization": "Bearer foreign"}
     for path in ("/metrics", "/admin/keys", "/admin/status"):
         assert locked.client.get(path, headers=headers).status_code == 403

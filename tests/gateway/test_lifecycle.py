@@ -53,7 +53,9 @@ def test_a_client_that_leaves_in_a_stream_is_told_to_the_engine(stack: Stack) ->
 def test_a_client_that_leaves_in_its_body_harms_nobody(stack: Stack, engine: FakeEngine) -> None:
     connection = open_request(stack, b"{}")
     with connection:
-        connection.sendall(b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+        connection.sendall(
+            b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{"
+        )
     assert stack.post({"model": engine.name}).status_code == 200
     assert engine.get("/fake/info").json()["received"] == 1
 

@@ -13,7 +13,7 @@ from serve.gateway.multipart import Part, read_form
 
 def form(**parts: tuple[str | None, bytes]) -> tuple[bytes, bytes]:
     """Content type and body, as httpx sends them."""
-    request = httpx.Request("POST", "http://x", files=parts)  # type: ignore[arg-type]
+    request = httpx.Request("POST", "http://x", files=parts)
     return request.headers["content-type"].encode(), request.read()
 
 

@@ -142,8 +142,14 @@ def test_the_start_deletes_what_cannot_be_read(spool: Spool) -> None:
         part.touch()
     os.utime(old, (1, 1))
     assert spool.purge() == 5
-    left = {path.name for path in files(spool)}
-    assert left == {mine, batch, f"{batch}.cancel", f"{batch}.log", LOCK, new.name}
+    assert {path.name for path in files(spool)} == {
+        mine,
+        batch,
+        f"{batch}.cancel",
+        f"{batch}.log",
+        LOCK,
+        new.name,
+    }
 
 
 def test_names_of_objects(spool: Spool) -> None:

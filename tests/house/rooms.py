@@ -59,6 +59,8 @@ LAZY = {
     "store/looking.py": "serve.store",
     "bundle/openssf.py": "model_signing",
     "hardware/nvml.py": "pynvml",
+    "gateway/app.py": "serve.gateway.traces",
+    "ledger/database.py": "serve.ledger.migrating",
 }
 
 # Library → where it may be imported: files and folders of serve/.

@@ -110,10 +110,13 @@ class Module:
         return bound | {(i.name or i.module) for i in self.imports if i.is_at_top}
 
     def used_names(self) -> Iterator[tuple[str, int]]:
-        """Plain names and `module.attribute` pairs, with their lines."""
+        """Plain names and `module.attribute` pairs, with their lines. `input` is a word of
+        accounting too: it is Python's own where it is called."""
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Name):
+            if isinstance(node, ast.Name) and node.id != "input":
                 yield node.id, node.lineno
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                yield node.func.id, node.lineno
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 yield f"{node.value.id}.{node.attr}", node.lineno
         for item in self.imports:

@@ -24,7 +24,7 @@ def test_no_row_is_for_an_error_that_is_no_more(table: dict[type[InhouseError], 
 
 def test_statuses_say_whose_fault_it_is() -> None:
     for kind, row in GATEWAY.items():
-        is_clients = row.type == "invalid_request_error"
+        is_clients = row.type in ("invalid_request_error", "rate_limit_error")
         assert (400 <= row.status < 500) == is_clients, f"{kind.__name__}: {row.status} {row.type}"
 
 

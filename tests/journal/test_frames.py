@@ -1,8 +1,5 @@
 """Records come out of a segment as they went in, whatever happened to the bytes around them."""
 
-import random
-from itertools import count
-
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -10,6 +7,7 @@ from hypothesis import strategies as st
 
 from serve.journal.frames import CLOSING, LARGEST_BYTES, Piece, frame, framed, parse, tamed
 from serve.journal.records import End, Record, Refusal, Start
+from tests.journal.damage import KINDS, problem
 from tests.journal.records import end, refusal, start
 
 TEXT = st.text(max_size=20)
@@ -106,38 +104,9 @@ def test_what_cannot_be_written_is_written_smaller(field: str, value: object) ->
     assert msgspec.structs.replace(kept, **{field: getattr(end(1), field)}) == end(1)
 
 
-def harm(seed: int) -> None:
-    """A final segment, read in windows, with one damage: all but what was hit is found."""
-    chance = random.Random(seed)
-    numbers = count()
-    records = [chance.choice([start, end, refusal])(next(numbers)) for _ in range(60)]
-    content = bytearray()
-    spans = []
-    for record in records:
-        spans.append((len(content), len(content) + len(frame(record))))
-        content += frame(record)
-    kind = chance.choice(["cut", "flip", "zero", "random"])
-    begin = chance.randrange(len(content))
-    end_ = len(content) if kind == "cut" else min(begin + chance.randint(1, 300), len(content))
-    if kind == "flip":
-        end_ = begin + 1
-        content[begin] ^= 1 << chance.randrange(8)
-    else:
-        content[begin:end_] = (
-            chance.randbytes(end_ - begin) if kind == "random" else bytes(end_ - begin)
-        )
-    whole_ones = {r for r, (a, b) in zip(records, spans, strict=True) if b <= begin or a >= end_}
-    hit = set(records) - whole_ones
-    found = whole(bytes(content) + bytes(chance.randrange(200)), is_final=True).records
-    assert whole_ones <= set(found), seed
-    # A damage may have changed nothing: zeros written over zeros.
-    assert set(found) - whole_ones <= hit, seed
-    assert len(found) == len(set(found)), seed
-
-
-def test_damage_takes_what_it_hit_and_nothing_else() -> None:
-    for seed in range(300):
-        harm(seed)
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_takes_what_it_hit_and_nothing_else(kind: str) -> None:
+    assert [found for seed in range(60) if (found := problem(seed, kind))] == []
 
 
 @settings(max_examples=30, deadline=None)

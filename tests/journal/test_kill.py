@@ -21,15 +21,8 @@ def test_nothing_is_lost_when_gateways_are_killed(tmp_path: Path, commit: str) -
     for number, segment_bytes in enumerate((2**16, 2**20, 2**23)):
         folder, told = tmp_path / f"journal{number}", tmp_path / f"told{number}"
         told.write_bytes(bytes([255] * 8))
-        argv = [
-            sys.executable,
-            "-m",
-            "tests.journal.child",
-            folder,
-            told,
-            commit,
-            str(segment_bytes),
-        ]
+        arguments = [str(folder), str(told), commit, str(segment_bytes)]
+        argv = [sys.executable, "-m", "tests.journal.child", *arguments]
         with subprocess.Popen(argv, cwd=ROOT) as child:
             wait_for_first(told, child)
             threading.Event().wait(chance.uniform(0.01, 0.3))

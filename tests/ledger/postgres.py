@@ -53,12 +53,11 @@ class Postgres:
     def start(self) -> None:
         """Start it again, with what it had; returns when it answers."""
         options = [word for option in _FAST for word in ("-c", option)]
-        argv = ["-D", self._data, "-k", self._folder, "-c", "listen_addresses=", *options]
+        places = ["-D", str(self._data), "-k", str(self._folder), "-c", "listen_addresses="]
+        argv = [str(self._programs / "postgres"), *places, *options]
         log = (self._folder / "log").open("ab")
         with log:
-            self._server = subprocess.Popen(
-                [self._programs / "postgres", *argv], stdout=log, stderr=log, **self._as_user()
-            )
+            self._server = subprocess.Popen(argv, stdout=log, stderr=log, **self._as_user())
         self._run("pg_isready", "-h", self._folder, "-t", "20", "-d", "postgres", is_tried=True)
 
     def crash(self) -> None:

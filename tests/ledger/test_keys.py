@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,21 @@ def test_a_rotation_overlaps(book: KeyBook, log: AuditLog, clock: Clock) -> None
     assert caught.value.suggestion == f"its successor is {new.record.key.id}"
 
 
+def test_what_is_known_of_keys_follows_their_changes(book: KeyBook, clock: Clock) -> None:
+    issued = [book.create(replace(TERMS, name=f"n{n}"), BY) for n in range(5)]
+    ids = [each.record.key.id for each in issued]
+    assert set(book.active()) == {each.record.key for each in issued}
+    book.revoke(ids[0], BY)
+    new = book.rotate(ids[1], 60, BY)
+    active = {key.id: key for key in book.active()}
+    assert set(active) == {*ids[1:], new.record.key.id}
+    assert active[ids[1]].expires_at == clock.now + 60 and active[ids[2]].expires_at == 5000.0
+    clock.now += 60
+    assert {key.id for key in book.active()} == {*ids[2:], new.record.key.id}
+    clock.now = 5000.0
+    assert book.active() == ()
+
+
 def test_an_overlap_makes_no_key_live_longer(book: KeyBook) -> None:
     old = book.create(TERMS, BY)
     book.rotate("bob", 1e9, BY)
@@ -120,6 +136,7 @@ def test_an_expired_key_opens_nothing(book: KeyBook, clock: Clock) -> None:
     [
         Key("", "", ""), Key("", "", " "), Key("", "", "t" * 201), Key("", "", "t\n"),
         Key("", "", "t", scopes=()), Key("", "", "t", expires_at=1000.0),
+        Key("", "", "t", expires_at=1e15),
         Key("", "", "t", models=("a\0",)), Key("", "", "t", "\x1b[31m"),
     ],
 )  # fmt: skip

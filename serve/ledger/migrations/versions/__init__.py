@@ -1,3 +1,0 @@
-"""One file for each step, named by its revision."""
-
-__all__: list[str] = []
