@@ -3,7 +3,7 @@ requests. Import all of it from `serve.errors`, which has the tree.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 
 @dataclass(eq=False)
@@ -184,7 +184,7 @@ class EngineGone(RequestError):
 class Forbidden(RequestError):
     """The key is known, but may not do this."""
 
-    reason: Literal["scope", "model", "address", "origin"]
+    reason: str  # "scope", "model", "origin"
     name: str  # the scope that is missing, or the model
 
 
@@ -199,7 +199,7 @@ class KeyExpired(RequestError):
 class RateLimited(RequestError):
     """A limit of a key, a tenant or a model is reached; nothing was counted."""
 
-    owner: Literal["key", "tenant", "model"]
+    owner: str  # "key", "tenant", "model"
     what: str  # a field of `quota.Limits`
     limit: int  # in that field's unit
     retry_after_s: float
@@ -209,7 +209,7 @@ class RateLimited(RequestError):
 class TooLongForLimit(RequestError):
     """The request needs more tokens than a limit ever allows at once: waiting would not help."""
 
-    owner: Literal["key", "tenant", "model"]
+    owner: str  # "key", "tenant", "model"
     what: str
     limit: int
     needed: int

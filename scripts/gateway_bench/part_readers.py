@@ -69,6 +69,7 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
                 bench.failures.append(str(error))
                 continue
             rows.append(row)
+            say("  " + ", ".join(row[2:]))
             aims += found
     head = [
         "streams",
@@ -149,9 +150,9 @@ def _told(
     most = max(size for _, size in watch.samples)
     growth = (late[-1] - early[-1]) / early[-1]
     sizes = [f"{size / MIB:.0f}" for size in (before, early[0], late[-1], most)]
-    held = said["opened"] - said["lost"] - said["refused"]
+    held = said["held"] - said["refused"]
     row = [way.text, SHOWN.get(contender.name, contender.name), f"{held:,}"]
-    row += [f"{said['lost'] + said['refused']:,}", *sizes, f"{growth:+.1%}"]
+    row += [f"{said['opened'] - held:,}", *sizes, f"{growth:+.1%}"]
     if contender.gateway is None:
         return row, []
     kept = f"{held:,} readers, {way.text}"

@@ -46,7 +46,6 @@ class Bookkeeping:
             books.database, journal_folder(settings), energy, self._price, self._audit
         )
         self._head: Any = None  # of the audit log, as the last import left it
-        self._crashed: list[End] = []
         self._table: Table | None = None
         self._seeded: set[tuple[str, str]] = set()
         self._problem = ""
@@ -123,8 +122,7 @@ class Bookkeeping:
             if self._problem != str(error):  # said once, not four times a second
                 _logger.error("the ledger is behind: %s", error)
             self._problem = str(error)
-        crashed, self._crashed = self._crashed, []
-        for end in crashed:
+        for end in self._importer.take_crashed():
             self._charge(end)
 
     def _charge(self, end: End) -> None:
@@ -141,8 +139,6 @@ class Bookkeeping:
 
     def _audit(self, connection: Any, records: Sequence[End | Refusal]) -> None:
         """In the importer's transaction, and in its thread."""
-        self._crashed += [each for each in records
-                          if isinstance(each, End) and each.outcome == "crashed"]  # fmt: skip
         mode = self._settings.ledger.audit
         told = [each for each in records if mode == "all" or isinstance(each, Refusal)]
         if mode != "admin" and told:

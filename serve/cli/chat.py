@@ -58,7 +58,11 @@ class Chat:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(10.0, read=None)
         self._http = httpx.Client(
-            base_url=address, headers=headers, timeout=timeout, trust_env=False
+            base_url=address,
+            headers=headers,
+            timeout=timeout,
+            trust_env=False,
+            verify=False,  # it is this machine's own, whoever its certificate is made out to
         )
 
     def __enter__(self) -> Self:

@@ -261,7 +261,10 @@ TABLE: dict[type[InhouseError], Words] = {
     ),
     errors.OpenDoor: Words(
         lambda e: f"refused to listen beyond this machine without a key: {e.host}",
-        lambda e: "set INHOUSE_API_KEY or --api-key-file, or listen on 127.0.0.1",
+        lambda e: (
+            "inhouse key create --tenant NAME, or --api-key-file (a mirror: --key-file); "
+            "or listen on 127.0.0.1"
+        ),
         SERVE,
     ),
     errors.NotRunning: Words(

@@ -12,6 +12,7 @@ import typer
 
 from serve.cli import output
 from serve.cli.books import books
+from serve.cli.columns import cells
 from serve.cli.flags import JsonFlag, with_settings
 from serve.cli.terms import parse_begin, split
 from serve.errors import SettingsError
@@ -23,6 +24,8 @@ from serve.units import show_seconds
 _BY = "key, tenant, model, route, replica, status, outcome, day or month; with commas"
 _NO_KEY = "(no key)"
 _FIGURES = ("REQUESTS", "FAILED", "INPUT", "CACHED", "OUTPUT", "TTFT", "ENERGY", "COST", "SHARE")
+_SPARED = ("ENERGY", "TTFT", "CACHED", "FAILED")  # where there is no room, in this order
+_GAP = 3  # cells between columns
 _KWH_J = 3.6e6
 Names = Mapping[str, str]  # of keys, by id
 
@@ -103,12 +106,22 @@ def _put_table(by: Sequence[str], totals: Sequence[Any], whole: Any, names: Name
         rows.append([*("all", *[""] * (len(by) - 1)), *_figures(whole, whole)])
     lines = [[*(word.upper() for word in by), *_FIGURES], *rows]
     columns = [
-        _right(column) if number >= len(by) else column
+        _right(column) if number >= len(by) else list(column)
         for number, column in enumerate(zip(*lines, strict=True))
         if any(column[1:])  # what is known of nobody is not shown
     ]
-    head, *shown = zip(*columns, strict=True)
+    head, *shown = zip(*fitting(columns, output.width()), strict=True)
     output.put_table(head, shown)
+
+
+def fitting(columns: Sequence[list[str]], width: int) -> list[list[str]]:
+    """Without those that a narrow terminal has no room for; `--json` has them all."""
+    kept = list(columns)
+    for name in _SPARED:
+        if sum(max(map(cells, column)) + _GAP for column in kept) - _GAP <= width:
+            break
+        kept = [column for column in kept if column[0].strip() != name]
+    return kept
 
 
 def _group(by: Sequence[str], total: Any, names: Names) -> list[str]:
@@ -133,9 +146,16 @@ def _figures(total: Any, whole: Any) -> list[str]:
         f"{total.output_tokens:,}",
         "" if total.ttft_s is None else show_seconds(total.ttft_s),
         "" if total.energy_j is None else _energy(total.energy_j),
-        f"{total.cost_nanos / NANOS:,.4f}" if whole.cost_nanos else "",
+        _cost(total.cost_nanos, whole.cost_nanos),
         f"{100 * _weight(total, whole):.1f} %",
     ]
+
+
+def _cost(nanos: int, whole_nanos: int) -> str:
+    """In the currency of the prices; small sums to a hundredth of its hundredth."""
+    if not whole_nanos:
+        return ""
+    return f"{nanos / NANOS:,.{2 if whole_nanos >= 100 * NANOS else 4}f}"
 
 
 def _weight(total: Any, whole: Any) -> float:

@@ -130,9 +130,10 @@ class Keeper:
         try:
             await self._run()
         except InhouseError as error:
-            # Told by who waits for it, or by the other replicas' model.
+            # In the log it is told by who waits for it.
             problem = to_wire(error)
             self.status = replace(self.status, state="quarantined", problem=problem)
+            self._changed()
             raise
 
     async def _run(self) -> None:

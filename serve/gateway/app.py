@@ -84,9 +84,11 @@ class Gateway:
             scope["path"], headers, id, receive, send, Caller(None, _STRANGER, address),
             scope["method"], scope["query_string"],
         )  # fmt: skip
+        # Answers may take long: nothing is held that is only needed at the beginning.
+        del scope, headers, extensions
         try:
             if route.scope is not None:
-                request.caller = self._door.enter(headers, address, route.scope)
+                request.caller = self._door.enter(request.headers, address, route.scope)
             await self._hand_on(request, route)
         except InhouseError as error:
             await self._refuse(request, route, error)

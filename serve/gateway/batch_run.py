@@ -35,6 +35,9 @@ class Run:
 
     async def run(self) -> None:
         """DiskFull, NotWritable."""
+        if self._progress.status == "cancelling" and not self._progress.total:
+            self._progress.enter("cancelled")  # before anybody has looked into it
+            return self._tell()
         if self._progress.status == "validating":
             await asyncio.to_thread(self._check)
             self._progress.enter("failed" if self._progress.errors else "in_progress")

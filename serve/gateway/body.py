@@ -76,6 +76,9 @@ class Asked(msgspec.Struct, frozen=True):
         return rewritten(self.body, changes, present)
 
 
+NOTHING = Asked(b"", "", True, b"", None, 1, b"", b"")
+
+
 def read(body: bytes) -> Asked:
     """What a JSON body asks for; BadRequest if it is none, or names no model."""
     try:

@@ -48,21 +48,24 @@ class Books:
         model = call.model
         assert model is not None
         caller, journal = call.request.caller, self.journal
-        call.slot = slot = journal.take_slot()
-        call.is_begun = True
-        journal.start(
-            Start(
-                call.id,
-                call.at,
-                caller.key.id if caller.key is not None else "",
-                caller.tenant.name,
-                model.name,
-                call.route.name,
-                call.tokens[0],
-                slot,
-                caller.address if self._audit == "all" else "",
-            )
+        slot = journal.take_slot()
+        record = Start(
+            call.id,
+            call.at,
+            caller.key.id if caller.key is not None else "",
+            caller.tenant.name,
+            model.name,
+            call.route.name,
+            call.tokens[0],
+            slot,
+            caller.address if self._audit == "all" else "",
         )
+        try:
+            journal.start(record)
+        except InhouseError:  # the disk is full: what cannot be written down is not begun
+            journal.free_slot(slot)
+            raise
+        call.slot, call.is_begun = slot, True
         self._metrics.begin(model.name)
         if self._traces is not None:
             parent = call.request.headers.get(b"traceparent")
@@ -77,27 +80,41 @@ class Books:
         model = call.model
         prompt, output = usage.input or 0, usage.output or 0
         cost = model.price.cost(prompt, usage.cached, output) if model is not None else 0
-        if call.ticket is not None:
-            call.ticket.settle(prompt + output, cost)
         if call.lease is not None:
             told = None if is_estimated or not call.route.counts else usage
             call.lease.end(told.input if told else None, told.cached if told else None)
-        if not call.is_begun or model is None:
+        record = self._record(call, outcome, usage, is_estimated, cost)
+        # Nothing between these two: for who is killed there, the limits count a request twice.
+        if call.ticket is not None:
+            call.ticket.settle(prompt + output, cost)
+        if record is None:
             return
+        self.journal.end(record)
+        self.journal.free_slot(call.slot)
+        self._metrics.end(record)
+        if call.trace is not None:
+            call.trace.end(record)
+
+    def _record(
+        self, call: Call, outcome: Outcome, usage: Usage, is_estimated: bool, cost: int
+    ) -> End | None:
+        """None if its beginning is not in the books."""
+        if not call.is_begun or call.model is None:
+            return None
         caller = call.request.caller
-        record = End(
+        return End(
             call.id,
             call.at,
             caller.key.id if caller.key is not None else "",
             caller.tenant.name,
-            model.name,
+            call.model.name,
             call.route.name,
             call.lease.replica.id if call.lease is not None else "",
             CLIENT_LEFT if outcome == "left" else call.status,
             outcome,
-            prompt,
+            usage.input or 0,
             usage.cached,
-            output,
+            usage.output or 0,
             usage.reasoning,
             is_estimated,
             call.queue_s,
@@ -106,11 +123,6 @@ class Books:
             cost,
             caller.address if self._audit == "all" else "",
         )
-        self.journal.end(record)
-        self.journal.free_slot(call.slot)
-        self._metrics.end(record)
-        if call.trace is not None:
-            call.trace.end(record)
 
     def lost(self, model: str) -> None:
         """An engine of this model could not be reached, or broke off."""
@@ -139,10 +151,9 @@ class Books:
         if not call.route.counts or call.notes is None:
             return Usage(0, 0), False
         usage = call.notes.usage()
-        size = len(call.asked.prompt)
         if usage is not None and outcome == "ok" and call.model is not None:
             prompt, output = usage.input or 0, usage.output or 0
-            self._estimates[call.model.name].learn(size, prompt, output)
+            self._estimates[call.model.name].learn(call.prompt_bytes, prompt, output)
         if usage is not None and (outcome == "ok" or usage.output):
             return usage, False
         if outcome == "error":

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from serve.gateway import errors
-from serve.gateway.body import Asked
+from serve.gateway.body import NOTHING, Asked
 from serve.gateway.direct import Direct
 from serve.gateway.exchange import Request
 from serve.gateway.filter import EventFilter, with_cache_words
@@ -60,13 +60,12 @@ class Call:
     """
 
     __slots__ = (
-        "_collected", "_future", "_headers", "_last", "_timer", "adds_cache", "asked", "at", "body",
-        "comments", "connection", "drops_usage", "first_s", "has_left", "has_others", "id",
-        "is_answering", "is_begun", "is_complete", "is_declined", "is_held", "is_over",
+        "_collected", "_future", "_headers", "_last", "_timer", "adds_cache", "asked", "at",
+        "body", "comments", "connection", "drops_usage", "first_s", "has_left", "has_others",
+        "id", "is_answering", "is_begun", "is_complete", "is_declined", "is_held", "is_over",
         "is_settled", "is_stream", "journal", "lease", "mark", "model", "notes", "outlet",
-        "queue_s", "request", "route", "salt", "slot", "started_s", "status", "stream", "ticket",
-        "tokens",
-        "trace", "waiting",
+        "prompt_bytes", "queue_s", "request", "route", "salt", "slot", "started_s", "status",
+        "stream", "ticket", "tokens", "trace", "waiting",
     )  # fmt: skip
 
     def __init__(self, request: Request, route: Route, asked: Asked, journal: Journal) -> None:
@@ -77,6 +76,7 @@ class Call:
         )
         self.at, self.started_s = time.time(), time.perf_counter()
         self.id = request.id.decode()
+        self.prompt_bytes = len(asked.prompt)
         self.body = b""  # as the engine gets it; dropped when a stream has begun
         self.model: ServedModel | None = None
         self.ticket: Ticket | None = None
@@ -217,7 +217,8 @@ class Call:
         if self.is_stream:
             headers += _STREAM_HEADERS
             self.notes = StreamNotes(self.route.name)
-            self.body = b""
+            # Thousands of streams last for minutes: they keep nothing that they do not need.
+            self.body, self.asked = b"", NOTHING
             if self.drops_usage or self.adds_cache:
                 self.stream = EventFilter(self.drops_usage, self.adds_cache)
                 length = None

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from serve.gateway.protocol import StrictProtocol
 
 EXTENSION = "inhouse.direct"
+_FORGOTTEN: Any = {"method": "POST", "http_version": "1.1"}
 _LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
@@ -82,6 +83,7 @@ class Direct:
             cycle.keep_alive = False
         lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
         self._head = b"".join(lines)
+        self._protocol.forget_request(cycle)
 
     def flush(self) -> None:
         """Send the head now."""
@@ -136,7 +138,8 @@ class DirectProtocol(StrictProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # What the kernel does not take at once is too much already: it has taken megabytes.
-        transport.set_write_buffer_limits(0)
+        # (Not 0: under TLS even an empty buffer would be too full then.)
+        transport.set_write_buffer_limits(high=1, low=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -153,6 +156,12 @@ class DirectProtocol(StrictProtocol):
         if self.listener is not None:
             self.listener.go_on()
 
+    def forget_request(self, cycle: RequestResponseCycle) -> None:
+        """Its answer has begun: nobody looks at its head any more, and answers may take long."""
+        cycle.scope = _FORGOTTEN
+        if self.cycle is cycle:
+            self.scope, self.headers = _FORGOTTEN, []
+
     def on_response_complete(self) -> None:
         """As uvicorn does, but for the timer: who is idle for too long is found by `sweep`."""
         self.server_state.total_requests += 1
@@ -167,4 +176,5 @@ class DirectProtocol(StrictProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self.scope["extensions"] = {EXTENSION: Direct(self, self.cycle)}  # type: ignore[typeddict-unknown-key,typeddict-item]
+        scope: Any = self.scope  # an extension's value may be anything, whatever uvicorn says
+        scope["extensions"] = {EXTENSION: Direct(self, self.cycle)}

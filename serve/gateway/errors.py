@@ -14,6 +14,7 @@ from serve import errors
 from serve.errors import InhouseError
 
 Headers = list[tuple[bytes, bytes]]
+_PATIENCE_S = 60.0
 _SHOWN_CHARACTERS = 100  # of a name that the client sent
 
 
@@ -87,11 +88,12 @@ def _say_forbidden(error: errors.Forbidden) -> str:
 
 
 def _say_limited(error: errors.RateLimited) -> str:
-    return f"A limit of this {error.owner} is reached: {_LIMITS[error.what]}. Please try later."
+    limit = _LIMITS.get(error.what, error.what)
+    return f"A limit of this {error.owner} is reached: {limit}. Please try later."
 
 
 def _say_too_long(error: errors.TooLongForLimit) -> str:
-    limit = _LIMITS[error.what]
+    limit = _LIMITS.get(error.what, error.what)
     return f"This request needs more than a limit of this {error.owner} ever allows: {limit}."
 
 
@@ -219,6 +221,8 @@ def answer(error: InhouseError, path: str) -> tuple[int, Headers, bytes]:
         # Rounded up: who comes back a moment too early is refused again.
         headers.append((b"retry-after", b"%d" % math.ceil(retry_after_s)))
         headers.append((b"retry-after-ms", b"%d" % math.ceil(1000 * retry_after_s)))
+        if retry_after_s > _PATIENCE_S:  # SDKs would ask again meanwhile, in vain
+            headers.append((b"x-should-retry", b"false"))
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     return row.status, headers, content

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from serve.gateway.usage import TAIL_BYTES, Usage, find_usage, merged, usage_of
+from serve.gateway.usage import LONG_TAIL_BYTES, TAIL_BYTES, Usage, find_usage, merged, usage_of
 
 _MOST_KEPT_BYTES = 256 * 1024  # of a whole answer
 _LEAST_KEPT_BYTES = 16 * 1024
@@ -35,22 +35,21 @@ _ENDINGS: dict[str, Callable[[bytes, bytes, bytes], bool]] = {
 class StreamNotes:
     """Of a stream."""
 
-    __slots__ = ("_ending", "_head", "_lines", "_lines_per_event", "_tail")
+    __slots__ = ("_ending", "_head", "_lines", "_lines_per_event", "_tail", "_tail_bytes")
 
     def __init__(self, route: str) -> None:
         self._lines = 0
         self._lines_per_event = 3 if route in _ENDINGS else 2  # they name each event
         self._tail = b""
+        self._tail_bytes = LONG_TAIL_BYTES if route == "/v1/responses" else TAIL_BYTES
         self._ending = _ENDINGS.get(route, _is_done)
         self._head: bytes | None = b"" if route == "/v1/messages" else None
 
     def note(self, data: bytes) -> bool:
         """More of it has come; whether its last event has begun."""
         before = self._tail
-        if len(data) < TAIL_BYTES:
-            self._tail = (before + data)[-TAIL_BYTES:]
-        else:
-            self._tail = data[-TAIL_BYTES:]
+        most = self._tail_bytes
+        self._tail = data[-most:] if len(data) >= most else (before + data)[-most:]
         self._lines += data.count(b"\n")
         head = self._head
         if head is not None and len(head) < _HEAD_BYTES and b"\n\n" not in head:

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 from starlette.types import Message
 
-from serve.errors import BadRequest, MethodNotAllowed, RouteNotFound
+from serve.errors import BadRequest, Forbidden, MethodNotAllowed, RouteNotFound
 from serve.gateway import ollama_asked as asked
 from serve.gateway import ollama_models as models
 from serve.gateway import ollama_told as told
+from serve.gateway.door import may_use
 from serve.gateway.exchange import Request
 from serve.gateway.reply import say
 from serve.gateway.served import Served
@@ -91,7 +92,9 @@ class Ollama:
             is_chat, is_idle = False, not wish.prompt
             path = "/v1/completions" if asked.is_plain(wish) else "/v1/chat/completions"
         if is_idle:  # asks for no answer, only that the model be there, or need not
-            self._served.find(model)
+            found, key = self._served.find(model), request.caller.key
+            if not may_use(key, found.name, *found.aliases):
+                raise Forbidden("model", found.name)
             reason = "unload" if wish.keep_alive in (0, "0") else "load"
             return await say(request, told.loaded(wish.model, is_chat, reason))
         body = (

@@ -67,6 +67,19 @@ _OLLAMA = (
     ("/api/embeddings", "Embed a text, in Ollama's older words", "OllamaEmbeddings"),
     ("/api/show", "What is known of a model, in Ollama's words", "OllamaShow"),
 )
+# For keys of scope admin; what is asked and told is in docs/keys.md and docs/audit.md.
+_ADMIN = (
+    ("/admin/status", "get", "The supervisor and its models"),
+    ("/admin/keys", "get", "The keys"),
+    ("/admin/keys", "post", "Make a key"),
+    ("/admin/keys/{id}", "get", "One key"),
+    ("/admin/keys/{id}/revoke", "post", "Revoke a key"),
+    ("/admin/keys/{id}/rotate", "post", "Put a new key in the place of one"),
+    ("/admin/models/load", "post", "Load a model"),
+    ("/admin/models/unload", "post", "Unload a model"),
+    ("/admin/audit", "get", "The audit log"),
+    ("/admin/usage", "get", "What was used"),
+)
 
 
 @cache
@@ -117,6 +130,9 @@ def _paths() -> dict[str, Any]:
         answers = {_JSON: words.ref(f"{name}Answer"), _LINES: {}}
         asked_by = {_JSON: words.ref(f"{name}Request")}
         add(path, "post", _operation(path, about, answers, asked_by, "4XX", "5XX"))
+    for path, method, about in _ADMIN:
+        thing = {_JSON: words.ref("Thing")} if method == "post" else None
+        add(path, method, _operation(path, about, {_JSON: {}}, thing))
     for path, method, operation in _others():
         add(path, method, operation)
     for path in ("/v1/files", "/v1/batches"):

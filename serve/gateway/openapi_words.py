@@ -77,6 +77,7 @@ ASKED: dict[str, Schema] = {
     ),
     "CountRequest": thing(("model", "messages"), model=_MODEL, messages=many(_MESSAGE, 1)),
     "AnyRequest": thing(("model",), model=_MODEL),
+    "Thing": thing(),
     "BatchRequest": thing(
         ("input_file_id", "endpoint", "completion_window"),
         input_file_id=TEXT,

@@ -62,20 +62,9 @@ class Relay:
     async def __call__(self, request: Request, route: Route) -> None:
         """Answer one request. An InhouseError only for a body that cannot be read; what goes wrong
         later is told here."""
-        send = request.send
-        body = send.whole_body(self._config.max_body) if isinstance(send, Direct) else None
-        if body is None:
-            length = request.headers.get(b"content-length")
-            body = await read_body(request.receive, length, self._config.max_body)
-        if body is None:
+        call = await self._read(request, route)
+        if call is None:
             return
-        if route.is_form:
-            asked = read_form(body, request.headers.get(b"content-type", b""))
-        else:
-            asked = read(body)
-            safety.check(body, self._config.bounds)
-        call = Call(request, route, asked, self._books.journal)
-        del body
         if not call.outlet.listen(call):
             return
         try:
@@ -93,16 +82,32 @@ class Relay:
             self._books.end(call, "error")  # of ours, if it is not in the books yet
             await call.outlet.close()
 
+    async def _read(self, request: Request, route: Route) -> Call | None:
+        """None if the client left before its body was complete."""
+        send, most_bytes = request.send, self._config.max_body
+        body = send.whole_body(most_bytes) if isinstance(send, Direct) else None
+        if body is None:
+            length = request.headers.get(b"content-length")
+            body = await read_body(request.receive, length, most_bytes)
+        if body is None:
+            return None
+        if route.is_form:
+            asked = read_form(body, request.headers.get(b"content-type", b""))
+        else:
+            asked = read(body)
+            safety.check(body, self._config.bounds)
+        return Call(request, route, asked, self._books.journal)
+
     async def _carry(self, call: Call) -> None:
-        asked = call.asked
-        if asked.is_stream:
+        # No local name for what was asked: it would be held as long as the answer takes.
+        if call.asked.is_stream:
             call.comments = self._comments
             self._comments.watch(call, asyncio.get_running_loop().time())
-        known = self._served.model(asked.model)
+        known = self._served.model(call.asked.model)
         if known is not None and not may_use(call.request.caller.key, known.name, *known.aliases):
             raise Forbidden("model", known.name)
         call.model = model = await self._model(call)
-        call.mark = self._poison.check(model.name, asked.body)
+        call.mark = self._poison.check(model.name, call.asked.body)
         call.ticket = await self._ticket(call, model)
         self._prepare(call, model)
         self._books.begin(call)

@@ -121,7 +121,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # type: ignore[override]
+    def get_buffer(self, sizehint: int) -> memoryview:
         # One for all connections: it is read from before anything else can be read into it.
         return self._buffer
 
@@ -217,7 +217,7 @@ class Pool:
         port = url.port or (443 if is_tls else 80)
         context = _tls() if is_tls else None
         made = await loop.create_connection(
-            lambda: Connection(self, address), url.hostname, port, ssl=context
+            lambda: Connection(self, address), url.hostname or "", port, ssl=context
         )
         return made[1]
 

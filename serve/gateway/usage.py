@@ -8,7 +8,8 @@ valid object when an opening is put before it. Text and deeper objects do not.
 
 import msgspec
 
-TAIL_BYTES = 1024  # of a stream; what engines put after the usage is shorter
+# Of the end of a stream; the usage and what engines put after it are shorter.
+TAIL_BYTES, LONG_TAIL_BYTES = 512, 1024
 _KEY = b'"usage"'
 _MOST_TRIES = 8
 

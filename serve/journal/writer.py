@@ -46,9 +46,9 @@ class Journal:
         be refused. For the ends of those that run there is always room.
         """
         if book := self._book:
-            if book.committer.problem:
+            if problem := book.committer.problem:
                 book.committer.wake()  # to look whether the disk is well again
-                raise book.committer.problem
+                raise problem
             book.append(record)
 
     def end(self, record: End) -> None:

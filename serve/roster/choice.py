@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from serve.roster.hashing import bytes_in, chain_of
+from serve.roster.hashing import bytes_in, chain_of, end_of, goes_on
 from serve.roster.places import Group, Place
 from serve.roster.roster import Replica, Roster, ServedModel
 
@@ -15,6 +15,7 @@ _SLACK_REQUESTS = 2
 # simulation (tests/roster/simulation.py).
 _TEXT_SKEW = 1.1
 _TEXT_SLACK = 64
+_LEAST_ENDING = 3  # blocks
 # An engine counts whole blocks of up to 128 tokens.
 _GRAIN_TOKENS = 128
 
@@ -54,9 +55,9 @@ class Lease:
             if cached_tokens is not None and self._is_sure:
                 self._compare(self._known * prompt_tokens // self._size, cached_tokens)
 
-    def predict(self, size: int, known: int, mark: int, is_sure: bool) -> None:
+    def predict(self, size: int, known: int, is_sure: bool, mark: int) -> None:
         """`known` of the prompt's `size` bytes should be cached; `is_sure`: they have been."""
-        self._size, self._known, self._mark, self._is_sure = size, known, mark, is_sure
+        self._size, self._known, self._is_sure, self._mark = size, known, is_sure, mark
 
     def _compare(self, predicted: int, cached: int) -> None:
         if cached * 2 >= predicted:
@@ -107,45 +108,55 @@ class Chooser:
         if len(places) == 1 and len(group.places) == 1:
             return Lease(self, group, places[0])
         if model.routing == "prefix" and (chain := chain_of(prompt, model.name, salt)):
-            return self._by_prefix(group, places, chain, len(prompt))
+            return self._by_prefix(group, places, chain, prompt)
         if model.routing == "round-robin":
             group.turn += 1
             return Lease(self, group, places[group.turn % len(places)])
         return Lease(self, group, self._idlest(group, places))
 
     def _by_prefix(
-        self, group: Group, places: Sequence[Place], chain: list[int], size: int
+        self, group: Group, places: Sequence[Place], chain: list[int], prompt: bytes
     ) -> Lease:
-        place, depth = self._holder(places, chain)
-        if place is None or not _is_worth(place, depth, chain, places):
+        place, depth = self._holder(places, chain, prompt)
+        if place is None:
             place = self._idlest(group, places)
             depth = place.index.depth(chain)
-        index, blocks = place.index, len(chain)
-        known = index.mark(chain[depth - 1]) if depth else 0
-        is_sure = depth > 0 and (known & ~1) not in place.open
-        lease = Lease(self, group, place)
-        mark = place.open_mark()
-        # The end of a chain that was known as a whole is no end: others have come from there.
-        index.use(chain, size, mark, place.last_mark if depth < blocks else mark)
-        known_bytes = bytes_in(depth)
+        lease, size, known_bytes = Lease(self, group, place), len(prompt), bytes_in(depth)
+        lease.predict(size, known_bytes, place.is_read(chain, depth), mark := place.open_mark())
+        # An end is a number of its own, which very short chains have no room for.
+        end = end_of(prompt, len(chain)) if len(chain) >= _LEAST_ENDING else mark
+        place.index.use(chain, size, mark, end)
         group.count(place, size - known_bytes)
-        lease.predict(size, known_bytes, mark, is_sure)
         return lease
 
-    def _holder(self, places: Sequence[Place], chain: list[int]) -> tuple[Place | None, int]:
-        """Of those that may take more, who holds the longest beginning, and how much of it; of
-        equals the one with the least to do."""
+    def _holder(
+        self, places: Sequence[Place], chain: list[int], prompt: bytes
+    ) -> tuple[Place | None, int]:
+        """Who shall get a request for what it has cached of it, and how many blocks that is; None
+        if it is worth nobody's while.
+
+        Of those that may take more, the one that holds the longest beginning. A conversation stays
+        where it is, so of equals the one where the prompt goes on, or else the one with least to
+        do. What many begin with (a system prompt) soon is everywhere, and must not draw all of them
+        to one cache.
+        """
         running = self.running
         counts = [running[place.id] for place in places]
         most = (sum(counts) + 1) * _SKEW / len(places) + _SLACK_REQUESTS
-        best, best_depth, best_key = None, 0, (0, 0)
+        best, best_depth, best_key = None, 0, (True, 0, 0)
         for place, count in zip(places, counts, strict=True):
             if count + 1 > most:
                 continue
             depth = place.index.depth(chain, best_depth)
-            if depth > best_depth or (depth == best_depth and (count, place.work) < best_key):
-                best, best_depth, best_key = place, depth, (count, place.work)
-        return best, best_depth
+            if depth < best_depth or not depth:
+                continue
+            end = place.index.mark(chain[depth - 1])
+            key = (not (end & 1 and goes_on(prompt, depth, end)), count, place.work)
+            if depth > best_depth or key < best_key:
+                best, best_depth, best_key = place, depth, key
+        if best is None or not best_key[0] or _may_follow(best, best_depth, chain, places):
+            return best, best_depth
+        return None, 0
 
     def _idlest(self, group: Group, places: Sequence[Place]) -> Place:
         """Fewest requests, then least new text; equals take turns."""
@@ -156,18 +167,7 @@ class Chooser:
         return min(turned, key=lambda place: (running[place.id], place.work))
 
 
-def _is_worth(place: Place, depth: int, chain: list[int], places: Sequence[Place]) -> bool:
-    """Should a request follow what is cached of it?
-
-    Yes, if it goes on where another one ended: a conversation stays where it is. What many begin
-    with (a system prompt) soon is everywhere, and must not draw all of them to one cache.
-    """
-    if not depth:
-        return False
-    if place.index.mark(chain[depth - 1]) & 1:
-        return True
-    mean = sum(each.work for each in places) / len(places)
-    return (
-        depth * 2 >= len(chain)
-        and place.work <= mean * _TEXT_SKEW + place.index.room_bytes // _TEXT_SLACK
-    )
+def _may_follow(place: Place, depth: int, chain: list[int], places: Sequence[Place]) -> bool:
+    """Is enough of a prompt cached, and has its holder not had more new text than others?"""
+    most = sum(each.work for each in places) / len(places) * _TEXT_SKEW
+    return depth * 2 >= len(chain) and place.work <= most + place.index.room_bytes // _TEXT_SLACK

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-# More than any KV cache is worth: 64 MiB of text; both generations together then take 25 MB.
-_MOST_BLOCKS = 131_072
+# 32 MiB of text, more than most KV caches hold; both generations together then take 11 MB.
+_MOST_BLOCKS = 65_536
 # A generation is worth so many caches. To know less than there is costs much: by simulation half of
 # the right size costs 7 to 25 points of cached share, twice as much costs none.
 _CACHES = 1.5

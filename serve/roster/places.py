@@ -1,6 +1,7 @@
 """The replicas of a model, as one gateway process knows them."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from serve.roster.index import PrefixIndex
 from serve.roster.roster import Replica, ServedModel
@@ -17,7 +18,7 @@ _PICKS_A_MARK = 16
 class Place:
     """A replica in one of its lives, as far as this process knows it."""
 
-    __slots__ = ("id", "index", "last_mark", "mark", "open", "picks", "replica", "work")
+    __slots__ = ("id", "index", "mark", "open", "picks", "replica", "work")
 
     def __init__(self, replica: Replica, work: int) -> None:
         self.replica = replica
@@ -26,16 +27,15 @@ class Place:
         self.index = PrefixIndex()
         # Leases are counted by the mark that they left in the index, some sharing one: a block may
         # not be in the cache yet while one of those who left its mark still runs.
-        self.mark, self.last_mark = 2, 3
+        self.mark = 2
         self.picks = 0
         self.open: defaultdict[int, int] = defaultdict(int)
 
     def open_mark(self) -> int:
-        """An even number; the odd one after it, `last_mark`, marks ends of chains."""
+        """An even number; odd ones mark ends of chains."""
         self.picks += 1
         if self.picks % _PICKS_A_MARK == 0:
-            # Kept in one place each: the index refers to them thousands of times.
-            self.mark, self.last_mark = self.mark + 2, self.mark + 3
+            self.mark += 2
         self.open[self.mark] += 1
         return self.mark
 
@@ -43,6 +43,16 @@ class Place:
         self.open[mark] -= 1
         if not self.open[mark]:
             del self.open[mark]
+
+    def is_read(self, chain: Sequence[int], depth: int) -> bool:
+        """Have all who left the first `depth` blocks here ended, so that these are in the cache?
+
+        The last block may hold the end of a chain instead of a mark; the one before it does not.
+        """
+        mark = self.index.mark(chain[depth - 1]) if depth else 1
+        if mark & 1:
+            mark = self.index.mark(chain[depth - 2]) if depth > 1 else 1
+        return not mark & 1 and mark not in self.open
 
 
 class Group:

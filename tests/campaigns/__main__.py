@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.errors import RuntimeMissing
-from tests.campaigns import disk_full, headers, kills, openapi, refusals, routing
+from tests.campaigns import disk_full, gateway_kills, headers, journal, kills, openapi, refusals, routing
 from tests.campaigns.report import Report, write
 from tests.campaigns.subject import subject
 
@@ -36,6 +36,10 @@ CAMPAIGNS = {
     "disk_full": Campaign("no room at each write, at most at N of each work", 1000, disk_full.run),
     "openapi": Campaign("generated requests, answered as our API says", 10000, openapi.run),
     "headers": Campaign("our check of safetensors against the reference's", 20000, headers.run),
+    "gateway-kills": Campaign(
+        "kill -9 of gateways and supervisor under load", 100, gateway_kills.run
+    ),
+    "journal": Campaign("damage to journals: what it did not hit is read", 10000, journal.run),
     "routing": Campaign("the choice of a replica over simulated traffic", 10000, routing.run),
 }
 
@@ -44,7 +48,7 @@ def main() -> int:
     arguments = _arguments()
     if arguments.name is None:
         for name, campaign in CAMPAIGNS.items():
-            print(f"{name:10} {campaign.about} (--n {campaign.count})")
+            print(f"{name:13} {campaign.about} (--n {campaign.count})")
         return 0
     logging.disable()  # refusals are what we want to see, not hear
     campaign = CAMPAIGNS[arguments.name]

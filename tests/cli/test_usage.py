@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy import insert
 
+from serve.cli.usage import fitting
 from serve.ledger import schema
 from serve.ledger.adding import add_usage
 from serve.ledger.database import Database
@@ -85,6 +86,14 @@ def test_what_nobody_has_is_not_shown(inhouse: Inhouse, home: Path) -> None:
     head, _, line = ran.out.splitlines()
     assert head.split() == ["TENANT", "MODEL", "REQUESTS", "INPUT", "OUTPUT", "SHARE"]
     assert line.split() == ["acme", "tiny", "1", "11", "20", "100.0", "%"]
+
+
+def test_a_narrow_terminal_shows_what_matters_most() -> None:
+    columns = [["MODEL", "deepseek-v3"], ["REQUESTS", "1"], ["  TTFT", "500 ms"], ["ENERGY", "1 J"]]
+    assert [column[0] for column in fitting(columns, 100)] == [c[0] for c in columns]
+    assert [column[0].strip() for column in fitting(columns, 31)] == ["MODEL", "REQUESTS", "TTFT"]
+    assert [column[0] for column in fitting(columns, 30)] == ["MODEL", "REQUESTS"]
+    assert [column[0] for column in fitting(columns, 5)] == ["MODEL", "REQUESTS"]
 
 
 def test_json_for_programs(inhouse: Inhouse, used: Path) -> None:

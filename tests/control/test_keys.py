@@ -158,26 +158,24 @@ def test_no_key_makes_an_administrator(socket: Path, books: Books) -> None:
     assert made["key"]["scopes"] == ["admin"]  # who owns the socket may
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/keys", {}), ("/keys", {"tenant": 5}), ("/keys", {"tenant": "t", "rmp": 5}),
-        ("/keys", {"tenant": "t", "limits": {"rmp": 5}}), ("/keys", []),
-        ("/keys", {"tenant": "t", "limits": {"rpm": 0}}),
-        ("/keys", {"tenant": "t", "scopes": ["root"]}),
-        ("/keys", {"tenant": "t", "digest": "x"}), ("/keys", {"tenant": "t", "id": "x"}),
-        ("/keys/x/rotate", {"overlap_s": -1}), ("/keys/x/revoke", {"force": True}),
-    ],
+BAD_BODIES: tuple[tuple[str, Any], ...] = (
+    ("/keys", {}), ("/keys", {"tenant": 5}), ("/keys", {"tenant": "t", "rmp": 5}),
+    ("/keys", {"tenant": "t", "limits": {"rmp": 5}}), ("/keys", []),
+    ("/keys", {"tenant": "t", "limits": {"rpm": 0}}),
+    ("/keys", {"tenant": "t", "scopes": ["root"]}),
+    ("/keys", {"tenant": "t", "digest": "x"}), ("/keys", {"tenant": "t", "id": "x"}),
+    ("/keys/x/rotate", {"overlap_s": -1}), ("/keys/x/revoke", {"force": True}),
 )  # fmt: skip
-def test_bodies_are_read_strictly(socket: Path, books: Books, path: str, body: Any) -> None:
-    (answer,) = told(socket, books, ("POST", path, body))
-    assert isinstance(answer, BadRequest) and list(books.audit.records()) == []
+BAD_QUERIES = ("last=0", "last=x", "sql=1", "last=99999999", "since=x")
 
 
-@pytest.mark.parametrize("query", ["last=0", "last=x", "sql=1", "last=99999999", "since=x"])
-def test_queries_are_read_strictly(socket: Path, books: Books, query: str) -> None:
-    (answer,) = told(socket, books, ("GET", f"/audit?{query}", None))
-    assert isinstance(answer, BadRequest)
+def test_bodies_and_queries_are_read_strictly(socket: Path, books: Books) -> None:
+    posts = [("POST", path, body) for path, body in BAD_BODIES]
+    gets = [("GET", f"/audit?{query}", None) for query in BAD_QUERIES]
+    gets.append(("GET", "/usage?by=sql", None))
+    for answer in told(socket, books, *posts, *gets):
+        assert isinstance(answer, BadRequest), answer
+    assert list(books.audit.records()) == []
 
 
 def test_what_control_does_is_recorded_before_and_after(socket: Path, books: Books) -> None:

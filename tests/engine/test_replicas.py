@@ -1,23 +1,24 @@
 """Two replicas of the starter, one core each, behind a gateway that has them as upstreams."""
 
 import asyncio
-import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 import yaml
 
+from serve.fleet import ModelStatus
 from tests.engine.conversations import Talks, Told, talk
 from tests.engine.front import Front
 from tests.engine.stack import STARTER, Stack, running, wait_until
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
+_CORES = re.compile(r"core ids=\[([0-9, ]+)\]")
 TALKS = Talks(conversations=10, turns=4, users=5)
 TERMS = {"models": {STARTER: {"replicas": 2}}}
 
@@ -37,9 +38,8 @@ def two(home: Path) -> Iterator[Stack]:
 def test_each_engine_has_a_core_of_its_own(two: Stack) -> None:
     statuses = two.status().models
     assert [status.replica for status in statuses] == [f"{STARTER}-0", f"{STARTER}-1"]
-    cores = [_bound(psutil.Process(status.pid)) for status in statuses]
     there = sorted(os.sched_getaffinity(0))
-    assert cores == [{frozenset({core})} for core in there[:2]]
+    assert [_bound(status) for status in statuses] == [[core] for core in there[:2]]
 
 
 def test_conversations_find_on_two_replicas_what_they_find_on_one(two: Stack) -> None:
@@ -71,11 +71,8 @@ async def _ask_all(url: str, models: list[str]) -> dict[str, Told]:
         return {name: await talk(client, name, TALKS, n) for n, name in enumerate(models)}
 
 
-def _bound(guard: psutil.Process) -> set[frozenset[int]]:
-    """The cores that threads of an engine are bound to, those that are bound at all."""
-    everywhere, found = os.sched_getaffinity(0), set()
-    for process in guard.children(recursive=True):
-        for thread in Path(f"/proc/{process.pid}/task").iterdir():
-            with contextlib.suppress(ProcessLookupError):  # threads come and go
-                found.add(frozenset(os.sched_getaffinity(int(thread.name))))
-    return found - {frozenset(everywhere)}
+def _bound(status: ModelStatus) -> list[int]:
+    """The cores that an engine says that it has bound its threads to."""
+    assert status.log_path is not None
+    found = _CORES.findall(Path(status.log_path).read_text())
+    return [int(core) for core in found[-1].split(",")]

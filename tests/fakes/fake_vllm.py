@@ -42,7 +42,7 @@ KNOBS: dict[str, Any] = {
     "rate": 0.0,  # chunks per second, 0 = as fast as the socket takes them
     "chunks": 8,  # chunks in an answer
     "chunk_text": " Paris",  # text of each
-    "echo": "",  # the first word of the request that begins so is said in each too
+    "echo": "",  # the first word of the request that begins so is said in each too, backwards
     "cached_tokens": 0,  # of each prompt are in the prefix cache
     "head_s": 0.0,  # silence between the head of a stream and its first event
     "sick_after_s": 0.0,  # /health answers 503 from then on
@@ -132,7 +132,7 @@ class Fake:
         """Of each piece."""
         mark = self.knobs["echo"]
         found = mark and re.search(re.escape(mark) + r"\w*", json.dumps(body))
-        return self.knobs["chunk_text"] + (f" {found[0]}" if found else "")
+        return self.knobs["chunk_text"] + (f" {found[0][::-1]}" if found else "")
 
     async def pieces(self, body: dict[str, Any], noted: list[Any]) -> AsyncIterator[str]:
         text = self.text(body)

@@ -180,6 +180,14 @@ def test_a_cancelled_batch_keeps_what_it_has(spool: Spool) -> None:
     assert progress.at["cancelling"] <= progress.at["cancelled"]
 
 
+def test_a_batch_can_be_cancelled_before_it_is_read(spool: Spool) -> None:
+    made, engine = order(spool, raw=b"{nonsense"), Engine()
+    spool.mark(f"{made.id}.cancel")
+    assert book.read_progress(spool, made.id).status == "cancelling"
+    asyncio.run(run(spool, made, engine))
+    assert book.read_progress(spool, made.id).status == "cancelled" and not engine.asked
+
+
 def test_a_batch_that_is_too_late_says_so_of_each_line(spool: Spool) -> None:
     made = order(spool, "a", "b", expires_at=int(time.time()) - 1)
     engine = Engine()

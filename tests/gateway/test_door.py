@@ -158,7 +158,7 @@ def test_the_text_of_a_key_is_in_no_answer_and_no_log(
     for value in values:
         for name in ("authorization", "x-api-key"):
             for path in (*PATHS, f"/v1/models/{'x' * 99}"):
-                answer = locked.client.get(path, headers={name: value.encode("latin-1")})
+                answer = locked.client.get(path, headers={name.encode(): value.encode("latin-1")})
                 assert "Zq7Zq7" not in answer.text + str(answer.headers)
     said = capfd.readouterr()
     assert "Zq7Zq7" not in said.out + said.err

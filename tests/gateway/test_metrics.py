@@ -83,7 +83,7 @@ def test_the_page_counts_ours_and_shows_the_engines(stack: Stack, engine: FakeEn
     assert seen["inhouse_requests_total", ("", chat, "404")] == 1
     assert seen["inhouse_requests_total", ("", chat, "400")] == 1
     assert seen["inhouse_request_duration_seconds_count", (engine.name, chat)] == 2
-    assert seen["inhouse_time_to_first_byte_seconds_count", (engine.name, chat)] == 2
+    assert seen["inhouse_time_to_first_token_seconds_count", (engine.name,)] == 2
     assert seen["inhouse_requests_running", (engine.name,)] == 0
     assert seen["process_resident_memory_bytes", ()] < 100 * 2**20
     assert seen["vllm:request_success_total", (f"{engine.name}-0", "0", engine.name)] == 2

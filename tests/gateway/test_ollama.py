@@ -9,7 +9,9 @@ import httpx
 import ollama
 import pytest
 
-from tests.gateway.stack import FakeEngine, Stack, scripted_engine, until
+from serve.quota import Key, digest_key
+from serve.roster import Replica, Roster, ServedModel
+from tests.gateway.stack import FakeEngine, Stack, running_gateway, scripted_engine, until
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 
@@ -108,6 +110,23 @@ def test_bounds_hold_for_translated_requests_too(stack: Stack, engine: FakeEngin
         {"model": engine.name, "messages": HI, "options": {"stop": ["x"] * 1000}}, "/api/chat"
     )
     assert answer.status_code == 400 and "stop" in answer.json()["error"]
+
+
+def test_keys(tmp_path: Path) -> None:
+    key = Key("k", digest_key("secret"), "t", models=("mine",))
+    replica = (Replica("r", f"unix:{tmp_path}/none"),)
+    models = tuple(ServedModel(name, (), "ready", 4096, 7, replica) for name in ("mine", "other"))
+    with running_gateway(tmp_path, Roster(1, models, (key,), is_open=False)) as stack:
+        refused = httpx.get(f"{stack.url}/api/tags")
+        assert refused.status_code == 401 and "API key is needed" in refused.json()["error"]
+        client = ollama.Client(host=stack.url, headers={"authorization": "Bearer secret"})
+        assert [model.model for model in client.list().models] == ["mine:latest"]
+        for name, messages, status in (("other", HI, 403), ("other", [], 403), ("mine", HI, 502)):
+            with pytest.raises(ollama.ResponseError) as caught:
+                client.chat(name, messages)
+            assert caught.value.status_code == status
+        assert client.chat("mine", []).done_reason == "load"
+        client._client.close()
 
 
 SSE = [

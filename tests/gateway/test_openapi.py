@@ -8,13 +8,13 @@ import httpx
 import jsonschema
 import pytest
 
-from serve.gateway import openapi_words, routes
+from serve.gateway import admin, ollama, openapi_words, routes
 from serve.gateway.openapi import document
 from serve.roster import Replica, Roster, ServedModel
 from tests.gateway.api_walk import walk
 from tests.gateway.stack import Stack, running_engine, running_gateway
 
-_EXAMPLES = 6  # of each operation and kind; scripts/campaign openapi has thousands
+_EXAMPLES = 5  # of each operation and kind; scripts/campaign openapi has thousands
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,11 @@ def test_every_route_stands_in_it() -> None:
     for raw, route in routes._EXACT.items():
         for method in route.methods:
             assert method.lower() in paths[raw.decode()], (method, raw)
+    for row in admin._ROWS:
+        path = row.path.pattern.replace("([a-z0-9]{1,64})", "{id}")
+        assert row.method.lower() in paths[path], path
+    for path in ollama.PATHS:
+        assert path in paths, path
 
 
 def test_schemas_are_schemas_and_references_lead_somewhere() -> None:

@@ -58,7 +58,7 @@ def test_the_engine_is_told_the_body_and_few_headers(stack: Stack, engine: FakeE
 def test_an_id_that_could_do_harm_is_not_given_back(
     stack: Stack, engine: FakeEngine, own: str
 ) -> None:
-    headers = {"x-request-id": own.encode()}
+    headers = [(b"x-request-id", own.encode())]
     for path in ("/v1/chat/completions", "/health"):
         answer = stack.client.request(
             "GET" if path == "/health" else "POST", path, json=chat(engine), headers=headers

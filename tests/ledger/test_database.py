@@ -1,7 +1,6 @@
 """The ledger is opened, brought to our schema, and shut; what it says becomes an error of ours."""
 
 import os
-import sqlite3
 import stat
 import sys
 import threading
@@ -192,20 +191,14 @@ def test_a_log_that_is_removed_takes_nothing_that_was_hardened(tmp_path: Path) -
 
 
 def test_while_somebody_reads_it_is_not_hardened(tmp_path: Path) -> None:
-    database = Database.open(None, tmp_path)
-    other = sqlite3.connect(tmp_path / "ledger.sqlite3")
-    other.execute("PRAGMA busy_timeout = 0")
-    other.execute("BEGIN")
-    other.execute("SELECT * FROM segments").fetchall()
+    database = Database.open(None, tmp_path, wait_s=0.1)
     write(database, "a")
-    hardening = threading.Thread(target=lambda: said.append(database.harden()))
-    said: list[bool] = []
-    hardening.start()
-    hardening.join(0.2)
-    other.close()
-    hardening.join()
+    with database.read() as connection:
+        assert connection.execute(select(schema.segments)).all()
+        write(database, "b")
+        assert not database.harden()
+    assert database.harden()
     database.close()
-    assert len(said) == 1
 
 
 def test_a_server_that_was_killed_and_came_back_is_found_again(postgres: Postgres) -> None:

@@ -49,6 +49,19 @@ def test_a_conversation_stays_where_it_began() -> None:
         assert [where(chooser, served, talk + b"]") for talk in talks] == homes
 
 
+def test_turns_that_fill_no_block_stay_as_well() -> None:
+    """Conversations that differ in some bytes only: who goes on is told from who begins alike."""
+    chooser, served, system = Chooser(), model(2), b"[" + text(8192)
+    talks = [system + text(60) for _ in range(40)]
+    homes = []
+    for talk in talks:
+        homes.append(where(chooser, served, talk + b"]"))
+        for turn in range(1, 4):
+            talk += b"%d" % turn * 30
+            assert where(chooser, served, talk + b"]") == homes[-1]
+    assert min(Counter(homes).values()) >= 10
+
+
 def test_prompts_with_nothing_in_common_take_turns() -> None:
     for routing in ("prefix", "least-load", "round-robin"):
         chooser, served = Chooser(), model(3, routing)

@@ -1,9 +1,17 @@
 """Prompts as chains of hashes."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.roster.hashing import BLOCK_BYTES, FINE_BLOCKS, LONG_BLOCK_BYTES, bytes_in, chain_of
+from serve.roster.hashing import (
+    BLOCK_BYTES,
+    FINE_BLOCKS,
+    LONG_BLOCK_BYTES,
+    bytes_in,
+    chain_of,
+    end_of,
+    goes_on,
+)
 
 _FINE = BLOCK_BYTES * FINE_BLOCKS
 _TEXT = bytes(range(256)) * 1024
@@ -33,6 +41,26 @@ def test_every_whole_block_but_the_last_byte_is_in_the_chain(size: int) -> None:
     blocks = len(chain_of(_TEXT[:size], "m", b""))
     assert bytes_in(blocks) < max(size, 1)
     assert bytes_in(blocks + 1) >= size
+
+
+@given(
+    size=st.integers(BLOCK_BYTES + 1, _FINE + 5 * LONG_BLOCK_BYTES),
+    more=st.integers(0, 9000),
+    changed=st.integers(0, 5000),
+)
+@settings(derandomize=True)  # one pair of ends in 131,072 is taken for each other
+def test_who_goes_on_where_another_one_ended_is_known(size: int, more: int, changed: int) -> None:
+    first = _TEXT[: size - 1] + b"]"
+    blocks = len(chain_of(first, "m", b""))
+    end = end_of(first, blocks)
+    assert end & 1 and end < 1 << 30
+    assert goes_on(first[:-1] + b"," * more + b"]", blocks, end)
+    tail = size - 1 - bytes_in(blocks)
+    if changed < tail:
+        place = bytes_in(blocks) + changed
+        other = first[:place] + bytes([first[place] ^ 1]) + first[place + 1 :]
+        assert not goes_on(other, blocks, end)
+        assert not goes_on(first[:place] + b"]", blocks, end)
 
 
 def test_the_next_turn_goes_on_where_this_one_closed_its_list() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 CHAT = "/v1/chat/completions"
 _LONGEST_S = 60.0
+_RAW_S = 0.2
 _BROKEN = (OSError, asyncio.IncompleteReadError, TimeoutError)
 _DONE = b"data: [DONE]\n\n"
 
@@ -71,6 +72,21 @@ class Client:
         except _BROKEN as error:
             seen.has_left = leave_after_s is not None and isinstance(error, TimeoutError)
             self.close()
+        return seen
+
+    async def send_raw(self, data: bytes) -> Seen:
+        """Bytes that are perhaps no request, on a connection of their own."""
+        self.close()
+        seen = Seen("")
+        try:
+            async with asyncio.timeout(_RAW_S):
+                await self.connect()
+                assert self._writer is not None
+                self._writer.write(data)
+                await self._read(seen)
+        except (*_BROKEN, ValueError, IndexError):
+            pass
+        self.close()
         return seen
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,7 @@ class House:
     environ: dict[str, str]
     process: subprocess.Popen[str] | None = None
     starts: int = 0
-    _client: httpx.Client = field(init=False)
-
-    def __post_init__(self) -> None:
-        transport = httpx.HTTPTransport(uds=str(self.run / "control.sock"), retries=2)
-        self._client = httpx.Client(transport=transport, base_url="http://control", timeout=10)
+    is_stopped: bool = True  # in order: nothing runs
 
     @property
     def url(self) -> str:
@@ -63,7 +59,7 @@ class House:
 
     def start(self) -> None:
         """Returns when all models answer."""
-        self.starts += 1
+        self.starts, self.is_stopped = self.starts + 1, False
         log = self.folder / f"serve-{self.starts}.log"
         with log.open("w") as errors:
             self.process = subprocess.Popen(
@@ -78,6 +74,7 @@ class House:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0
+        self.is_stopped = True
         self._forget()
 
     def kill(self) -> None:
@@ -109,7 +106,7 @@ class House:
         return made["text"], made["key"]["id"]
 
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = self._client.get("/status").json()
+        status: dict[str, Any] = _get(str(self.run / "control.sock"), "/status")
         return status
 
     def gateways(self) -> list[int]:
@@ -123,9 +120,7 @@ class House:
     def ask_engine(self, model: str, path: str) -> Any:
         """What its (only) engine answers."""
         found = next(each for each in self.status()["models"] if each["name"] == model)
-        transport = httpx.HTTPTransport(uds=found["socket"])
-        with httpx.Client(transport=transport, timeout=30) as client:
-            return client.get(f"http://engine{path}").json()
+        return _get(found["socket"], path)
 
     def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """What stands in the ledger, read without any code of ours."""
@@ -174,9 +169,10 @@ def running_house(
             house.start()
         yield house
     finally:
-        if house.process is None:
+        if house.process is None and not house.is_stopped:
             house.start()  # it adopts the engines, and ends them
-        house.stop()
+        if house.process is not None:
+            house.stop()
         shutil.rmtree(house.run, ignore_errors=True)
 
 
@@ -214,6 +210,11 @@ def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
     while not condition():
         assert time.monotonic() - started < timeout_s, f"not in {timeout_s} s: {condition}"
         time.sleep(0.02)
+
+
+def _get(uds: str, path: str) -> Any:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=uds), timeout=30) as client:
+        return client.get(f"http://there{path}").json()
 
 
 def _flags(knobs: Knobs) -> dict[str, object]:

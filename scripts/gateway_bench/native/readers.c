@@ -75,6 +75,8 @@ int main(int count, char **words) {
         for (; read_done < due; read_done++, next = (next + 1) % readers) read_one(&all[next]);
         usleep(5000);
     }
-    printf("{\"opened\":%ld,\"lost\":%ld,\"refused\":%ld,\"events\":%ld,\"bytes\":%ld,\"complaint\":\"%s\"}\n",
-           opened, lost, refused, events, bytes, complaint);
+    long begun_answers = 0;
+    for (long at = 0; at < readers; at++) begun_answers += all[at].fd >= 0 && all[at].last != 0;
+    printf("{\"opened\":%ld,\"held\":%ld,\"lost\":%ld,\"refused\":%ld,\"events\":%ld,\"bytes\":%ld,\"complaint\":\"%s\"}\n",
+           opened, begun_answers, lost, refused, events, bytes, complaint);
 }
