@@ -129,9 +129,7 @@ def _supervisor_facts(status: Status) -> list[tuple[str, str]]:
     gateways = ", ".join(f"{g.pid or 'down'}" for g in status.gateways)
     restarts = sum(gateway.restarts for gateway in status.gateways)
     up = show_seconds(time.time() - status.started_at)
-    engines = (
-        f"{status.runtime}, isolation {status.isolation}" if status.runtime else "none"
-    )
+    engines = f"{status.runtime}, isolation {status.isolation}" if status.runtime else "none"
     return [
         ("address", status.address),
         ("supervisor", f"pid {status.pid}, up {up}, inhouse {status.version}"),

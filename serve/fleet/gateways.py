@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.engine import Child
-from serve.errors import InhouseError
-from serve.errors import NotWritable
+from serve.errors import InhouseError, NotWritable
 from serve.log import fields
 
 logger = logging.getLogger(__name__)

@@ -69,8 +69,11 @@ class Asked(msgspec.Struct, frozen=True):
 
     def rewritten(self, changes: dict[str, bytes]) -> bytes:
         """The body with other values for `model`, `cache_salt` and `stream_options`."""
-        present = {"cache_salt": self.salt, "stream_options": self.stream_options}
-        present = {key: value for key, value in present.items() if value}
+        present = {}
+        if self.salt:
+            present["cache_salt"] = self.salt
+        if self.stream_options:
+            present["stream_options"] = self.stream_options
         if "model" in changes:
             present["model"] = bytes(_raw_model(self.body).model)
         return rewritten(self.body, changes, present)

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from typing import Literal, Protocol
 
+from serve.errors import InhouseError
 from serve.gateway.call import Call, Trace
 from serve.gateway.estimate import Estimate
 from serve.gateway.exchange import Request

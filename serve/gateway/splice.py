@@ -18,18 +18,15 @@ _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 def rewritten(body: bytes, changes: Mapping[str, bytes], present: Mapping[str, bytes]) -> bytes:
     """A JSON object with other values for some keys of its top level.
 
-    `body` is valid JSON. `changes`: key → JSON of the new value. `present`: key → JSON of the value
+    `body` is valid JSON. `changes`: key (plain ASCII) → JSON of the new value. `present`: key → JSON of the value
     that counts now, for those of the keys that a decoder has found in the object. No other byte
     changes where each key is there once. Where one is written twice, the top level is written
     anew around its values' own bytes: who reads the first of equal keys, or the last, finds ours.
     """
-    added = b"".join(
-        b"%b:%b," % (msgspec.json.encode(key), value)
-        for key, value in changes.items()
-        if key not in present
-    )
+    added = b""
     for key, value in changes.items():
         if key not in present:
+            added += b'"%b":%b,' % (key.encode(), value)
             continue
         place = _place(body, key, present[key])
         if place is None:
@@ -39,7 +36,7 @@ def rewritten(body: bytes, changes: Mapping[str, bytes], present: Mapping[str, b
     if not added:
         return body
     start = body.index(b"{") + 1
-    if body[start : start + 16].lstrip()[:1] == b"}":
+    if body[start : start + 1] != b'"' and body[start:].lstrip()[:1] == b"}":
         added = added[:-1]
     return b"%b%b%b" % (body[:start], added, body[start:])
 

@@ -63,8 +63,8 @@ class Storage:
 
 
 def _pieces(stream: Iterable[bytes], stop: Stop) -> Iterator[bytes]:
-    """Nobody asks for the rest of a file that has none: hf_xet sometimes ends a stream that it could
-    not even begin, instead of saying so."""
+    """Nobody asks for the rest of a file that has none: hf_xet sometimes ends a stream that it
+    could not even begin, instead of saying so."""
     is_empty = True
     with _errors():
         for piece in stream:

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve.errors import RuntimeMissing
-from tests.campaigns import disk_full, gateway_kills, headers, journal, kills, openapi, refusals, routing
+from tests.campaigns import (
+    disk_full,
+    gateway_kills,
+    headers,
+    journal,
+    kills,
+    openapi,
+    refusals,
+    routing,
+)
 from tests.campaigns.report import Report, write
 from tests.campaigns.subject import subject
 
