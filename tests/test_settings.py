@@ -117,6 +117,11 @@ def test_every_setting_can_come_from_its_variable(setting: Any) -> None:
         "engine.kv_dtype": "fp8",
         "engine.gpu_memory_utilization": "0.5",
         "log.level": "debug",
+        "server.batches": "on",
+        "request.max_logprobs": "5",
+        "ledger.commit": "each",
+        "ledger.audit": "all",
+        "traces.sample": "0.5",
         "policy.sources": "hf,dir",
     }
     text = texts.get(setting.key) or choices.get(setting.key) or "20"

@@ -75,7 +75,8 @@ def measure(bench: Bench) -> tuple[str, list[Aim]]:
     text = (
         f"{count:,} streams are opened, {_A_SECOND} a second, and held for "
         f"{bench.effort.minutes:g} minutes on a server that was just started. Resident memory in "
-        "MiB; held: those whose answer had begun and went on; growth: from the first quarter's end to the end."
+        "MiB; held: those whose answer had begun and went on; growth: from the first quarter's end "
+        "to the end."
     )
     if count < bench.effort.readers:
         text += (

@@ -29,6 +29,7 @@ from serve.control import Status, serve_control
 from serve.engine import EnginePool, PoolConfig
 from serve.errors import GatewayDied
 from serve.fleet import Fleet, FleetConfig, GatewayPool
+from serve.gateway import certificates, parse_networks
 from serve.ledger import Books
 from serve.lock import Lock
 from serve.settings import Settings, without_secrets
@@ -64,6 +65,8 @@ def run(
     wanted = (*(spec.name for spec in specs), *(name for name in names if name not in own))
     engines = _pool_config(settings) if specs else None
     server = settings.server
+    certificates(server)  # what gateways could not use ends the start here, and says why
+    parse_networks(server.trusted_proxies)
     books = open_books(settings)
     with listen(server.host, server.port, has_keys(settings, books)) as listener:
         supervisor = _Supervisor(settings, catalog, store, engines, listener, books)

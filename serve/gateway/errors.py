@@ -84,6 +84,8 @@ _LIMITS = {
 def _say_forbidden(error: errors.Forbidden) -> str:
     if error.reason == "model":
         return f"This API key may not use the model {_short(error.name)}."
+    if error.reason == "origin":
+        return f"Pages of other sites may not use a server without keys: {_short(error.name)}."
     return f"This API key may not do this: {error.reason} {_short(error.name)}."
 
 

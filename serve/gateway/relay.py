@@ -25,7 +25,7 @@ from serve.gateway.upstream import Connection, Pool, host_of
 from serve.gateway.waiting import Comments
 from serve.limits import Admission, Ask, Ticket
 from serve.quota import Priority
-from serve.roster import Chooser, Replica, ServedModel
+from serve.roster import Chooser, Replica, Roster, ServedModel
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +53,12 @@ class Relay:
         self._chooser = Chooser()
         self._breaker = Breaker()
         self._poison = Poison()
-        served.listen(self._chooser.update)
+        served.listen(self._learn)
+
+    def _learn(self, roster: Roster) -> None:
+        self._chooser.update(roster)
+        replicas = [replica.id for model in roster.models for replica in model.replicas]
+        self._breaker.forget(frozenset(replicas))
 
     async def carry(self, request: Request) -> None:
         """The same for a request that another part of ours makes."""
@@ -264,7 +269,8 @@ class Relay:
         self._books.end(call, "ok" if call.status < 400 else "error")
         if self._config.commit == "each":
             await self._books.journal.committed()
-        call.outlet.end(last)
+        if not call.has_left:
+            call.outlet.end(last)
 
     def _tell(self, call: Call, error: InhouseError, outcome: str) -> None:
         """Give up without pretending success: by a refusal, if nothing was sent to the client.

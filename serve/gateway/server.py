@@ -64,7 +64,8 @@ async def _serve(config: Config) -> None:
     await is_told.wait()  # before, we do not know who may enter; callers wait in the backlog
     if not server.should_exit:
         tasks.append(asyncio.create_task(sweep(server.server_state.connections)))
-        tasks.append(asyncio.create_task(gateway.batches.run(served, gateway.relay.carry)))
+        server.batches = asyncio.create_task(gateway.batches.run(served, gateway.relay.carry))
+        tasks.append(server.batches)
         tasks.append(asyncio.create_task(gateway.probes.show()))
         if tls is not None:
             tasks.append(asyncio.create_task(tls.keep_fresh()))
@@ -119,6 +120,13 @@ def _uvicorn_config(config: Config, gateway: Gateway) -> uvicorn.Config:
 
 class _Server(uvicorn.Server):
     """uvicorn's server, but a drain that a signal asked for is a success, not a death by it."""
+
+    batches: asyncio.Task[None] | None = None  # make requests of their own
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.batches is not None:
+            self.batches.cancel()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -18,10 +18,11 @@ _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 def rewritten(body: bytes, changes: Mapping[str, bytes], present: Mapping[str, bytes]) -> bytes:
     """A JSON object with other values for some keys of its top level.
 
-    `body` is valid JSON. `changes`: key (plain ASCII) → JSON of the new value. `present`: key → JSON of the value
-    that counts now, for those of the keys that a decoder has found in the object. No other byte
-    changes where each key is there once. Where one is written twice, the top level is written
-    anew around its values' own bytes: who reads the first of equal keys, or the last, finds ours.
+    `body` is valid JSON. `changes`: key (plain ASCII) → JSON of the new value. `present`: key →
+    JSON of the value that counts now, for those of the keys that a decoder has found in the
+    object. No other byte changes where each key is there once. Where one is written twice, the top
+    level is written anew around its values' own bytes: who reads the first of equal keys, or the
+    last, finds ours.
     """
     added = b""
     for key, value in changes.items():

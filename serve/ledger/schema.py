@@ -56,6 +56,7 @@ usage = Table(
     Column("energy_j", Float),
     Index("usage_at", "at"),
     Index("usage_tenant_at", "tenant", "at"),
+    Index("usage_key_at", "key", "at"),
 )
 
 # Starts whose End has not come yet.

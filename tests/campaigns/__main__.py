@@ -10,6 +10,7 @@ from pathlib import Path
 
 from serve.errors import RuntimeMissing
 from tests.campaigns import (
+    canaries,
     disk_full,
     gateway_kills,
     headers,
@@ -49,6 +50,7 @@ CAMPAIGNS = {
         "kill -9 of gateways and supervisor under load", 100, gateway_kills.run
     ),
     "journal": Campaign("damage to journals: what it did not hit is read", 10000, journal.run),
+    "canaries": Campaign("marked words by every way, then looked for", 10000, canaries.run),
     "routing": Campaign("the choice of a replica over simulated traffic", 10000, routing.run),
 }
 

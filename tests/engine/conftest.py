@@ -110,7 +110,8 @@ def short_dir() -> Iterator[Path]:
 @pytest.fixture(scope="package")  # gone before tests elsewhere count processes
 def stack(home: Path) -> Iterator[Stack]:
     """The starter model, served, with all that clients may ask for."""
-    flags = ("--spares", "0", "--batches", "on", "--engine-arg=--tool-call-parser=hermes")
+    parser = ("--engine-arg=--enable-auto-tool-choice", "--engine-arg=--tool-call-parser=hermes")
+    flags = ("--spares", "0", "--batches", "on", *parser)
     with (
         tempfile.TemporaryDirectory(prefix="ih-", dir="/tmp") as folder,
         running(Stack(home, Path(folder) / "run", *flags)) as stack,

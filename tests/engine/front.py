@@ -29,7 +29,7 @@ class Front:
         self._argv = [sys.executable, "-m", "serve", "serve", *models, "--config", str(config)]
         self._argv += ["--port", str(port)]
         self._env = os.environ | {
-            "INHOUSE_HOME": str(folder / "home"), "INHOUSE_RUN": str(folder / "run"),
+            "INHOUSE_HOME": str(folder / "home"), "INHOUSE_RUN": str(folder / "front"),
         }  # fmt: skip
         self._models = len(models)
 

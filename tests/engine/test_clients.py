@@ -58,7 +58,7 @@ def test_openai_many_at_once(stack: Stack) -> None:
 def test_openai_tools(client: openai.OpenAI) -> None:
     asked: Any = {
         "model": STARTER, "messages": CAPITAL, "tools": [LOOK_UP], "max_tokens": 64,
-        "temperature": 0, "tool_choice": {"type": "function", "function": {"name": "look_up"}},
+        "temperature": 0, "tool_choice": "required",
     }  # fmt: skip
     answer = client.chat.completions.create(**asked)
     (call,) = answer.choices[0].message.tool_calls or []

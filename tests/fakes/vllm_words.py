@@ -109,7 +109,7 @@ def usage(body: Record, answer_tokens: int, cached: int = 0) -> Record:
 
 
 def _cached(used: Record) -> int:
-    return (used["prompt_tokens_details"] or {}).get("cached_tokens", 0)
+    return int((used["prompt_tokens_details"] or {}).get("cached_tokens", 0))
 
 
 def whole(path: str, name: str, text: str, used: Record) -> Record:

@@ -8,24 +8,27 @@ import os
 import random
 import secrets
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.stack.client import Client
+from tests.stack.client import Client, is_up
 from tests.stack.deeds import DEEDS, Cage, Texts
 from tests.stack.house import House, running_house, until
-from tests.stack.search import Search, held_files, own_files, shared_files
+from tests.stack.search import Search, forms, held_files, own_files, shared_files
 
 _ECHO = "knry"
 _WORKERS = 24
 _QUIET_S = 60.0
+_PLANTING_S = 2.0
+_PAUSE_S = 0.05
 _KNOBS: dict[str, dict[str, object]] = {
     "quick": {"echo": _ECHO},
     "slow": {"echo": _ECHO, "rate": 60.0, "chunks": 20},
@@ -75,31 +78,41 @@ class Cages:
         names = dice.choices(list(DEEDS), [share for share, _ in DEEDS.values()], k=count)
         names[: len(DEEDS)] = DEEDS if count >= len(DEEDS) else names
         turns = iter(enumerate(names))
-        hurts = {count * part // 6: hurt for part, hurt in enumerate(_HURTS, 1)}
+        apart = count // (len(_HURTS) + 1)
+        hurts = {apart * part: hurt for part, hurt in enumerate(_HURTS, 1)}
+        over = {number: asyncio.Event() for number in hurts}
 
-        one_by_one = asyncio.Lock()
-
-        async def work(own: random.Random) -> None:
-            client = Client(self.house.port)
+        async def work(client: Client, own: random.Random) -> None:
             for number, name in turns:
+                for before, event in over.items():
+                    if before < number - apart // 2:  # the others go on meanwhile, but not too far
+                        await event.wait()
                 if number in hurts:
-                    async with one_by_one:
-                        await asyncio.to_thread(hurts[number], self.house)
-                await self._do(client, own, number, name)
-            client.close()
+                    await asyncio.to_thread(hurts[number], self.house)
+                    over[number].set()
+                while not await self._do(client, own, number, name) and not await is_up(port):
+                    await asyncio.sleep(_PAUSE_S)
 
-        await asyncio.gather(*(work(random.Random(dice.random())) for _ in range(_WORKERS)))
+        port = self.house.port
+        clients = [Client(self.house.port) for _ in range(_WORKERS)]
+        try:
+            await asyncio.gather(*(work(each, random.Random(dice.random())) for each in clients))
+        finally:
+            for each in clients:
+                each.close()
 
-    async def _do(self, client: Client, dice: random.Random, number: int, name: str) -> None:
+    async def _do(self, client: Client, dice: random.Random, number: int, name: str) -> bool:
+        """Whether there was an answer."""
         word = f"{self.mark}x{number}x{secrets.token_hex(4)}"
         _, deed = DEEDS[name]
         seen = await deed(Cage(client, self.texts, word, dice))
         self.told.ways[name, str(seen.status or "no answer")] += 1
         self.told.n_marked += word[::-1].encode() in seen.content
+        return seen.status != 0
 
     def look(self) -> None:
         """Search everything, while all runs and all is held open."""
-        search, house, told = self.search, self.house, self.told
+        search, house = self.search, self.house
         pages = {
             "metrics": self._page("/metrics"),
             "metrics again": self._page("/metrics"),  # perhaps by the other gateway
@@ -110,12 +123,35 @@ class Cages:
             **{f"span {number}": span for number, span in enumerate(self.spans)},
         }
         for name, content in pages.items():
-            told.hits += search.text(name, content)
+            self.told.hits += search.text(name, content)
+        self.told.n_places += len(pages)
+        self.told.hits += self._look_at_files(self.since)
+
+    def _look_at_files(self, since: float) -> list[str]:
+        house = self.house
         assert house.process is not None
-        paths = {*own_files(house.folder, house.run), *shared_files(self.since)}
+        paths = {*own_files(house.folder, house.run), *shared_files(since)}
         held = list(held_files([house.process.pid, *house.engines().values()]))
-        told.hits += search.files([*sorted(paths), *held])
-        told.n_places += len(pages) + len(paths) + len(held)
+        self.told.n_places += len(paths) + len(held)
+        return self.search.files([*sorted(paths), *held])
+
+    def prove(self) -> None:
+        """A search that finds nothing may be blind: hide the mark, and look again."""
+        home, name = self.house.home, f"planted-{self.mark[::2]}"
+        places = [home / "logs" / name, home / "journal" / name, home / "spool" / name]
+        places += [self.house.run / name, Path("/dev/shm") / name, Path("/tmp") / name]
+        for place in places:
+            place.write_bytes(forms(self.mark)["UTF-16"])
+        database = home / f"{name}.sqlite3"
+        with closing(sqlite3.connect(database)) as opened, opened:
+            opened.execute("PRAGMA journal_mode=WAL")
+            opened.execute("CREATE TABLE t (x)")
+            opened.execute("INSERT INTO t VALUES (?)", (f"before{self.mark}after",))
+        found = "\n".join(self._look_at_files(time.time() - _PLANTING_S))
+        for place in (*places, database):
+            place.unlink()
+            if str(place) not in found:
+                self.told.hits.append(f"the search is blind: {place}")
 
     def _page(self, path: str) -> bytes:
         async def get() -> bytes:
@@ -151,6 +187,7 @@ def run(place: Path, count: int, dice: random.Random) -> Told:
         asyncio.run(cages.send(count, dice))
         until(cages.house.is_quiet, _QUIET_S)
         cages.look()
+        cages.prove()
         cages.house.stop()  # what is written at the end counts as well
         cages.told.hits += cages.search.files(own_files(cages.house.folder, cages.house.run))
         if not cages.told.n_marked:
@@ -169,13 +206,13 @@ def _kill_gateway(signum: signal.Signals) -> Any:
     return hurt
 
 
-def _kill_engine(house: House) -> None:
-    """It starts again, and dies again while it loads."""
+def _kill_engines(house: House) -> None:
+    """In the middle of streams. They start again, and die again while they load."""
     for _ in range(2):
-        found = [each for each in house.status()["models"] if each["name"] == "loading"]
-        if found and (pid := found[0]["pid"]):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for each in house.status()["models"]:
+            if each["name"] in ("loading", "slow") and each["pid"]:
+                with suppress(ProcessLookupError):
+                    os.kill(each["pid"], signal.SIGKILL)
         time.sleep(0.3)  # in the middle of its load, if it is quick to begin
 
 
@@ -186,7 +223,7 @@ def _restart(house: House) -> None:
 
 # SIGABRT and SIGSEGV: of those a kernel would write core files.
 _HURTS = (
-    _kill_gateway(signal.SIGKILL), _kill_engine, _kill_gateway(signal.SIGABRT), _restart,
+    _kill_gateway(signal.SIGKILL), _kill_engines, _kill_gateway(signal.SIGABRT), _restart,
     _kill_gateway(signal.SIGSEGV),
 )  # fmt: skip
 

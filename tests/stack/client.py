@@ -102,7 +102,9 @@ class Client:
             )
 
     def _head(self, method: str, path: str, length: int, headers: Mapping[str, str]) -> bytes:
-        lines = {"host": "house", "content-type": "application/json"} | dict(headers)
+        lines = {"host": f"127.0.0.1:{self._port}", "content-type": "application/json"} | dict(
+            headers
+        )
         if self._key:
             lines.setdefault("authorization", f"Bearer {self._key}")
         rows = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
@@ -133,3 +135,13 @@ class Client:
         if not data:
             raise asyncio.IncompleteReadError(b"", most)
         return data
+
+
+async def is_up(port: int) -> bool:
+    """Whether anybody takes connections."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True

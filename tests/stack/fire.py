@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.stack.client import CHAT, Client, Seen
+from tests.stack.client import CHAT, Client, Seen, is_up
 from tests.stack.house import House
 
 VICTIMS = "a gateway", "all gateways", "the supervisor"
@@ -56,7 +56,7 @@ async def fire(
         for number in numbers:
             one = await _ask(client, own, f"{name}-{number}")
             seen.append(one)
-            while one.status == 0 and not one.has_left and not await _is_up(house.port):
+            while one.status == 0 and not one.has_left and not await is_up(house.port):
                 await asyncio.sleep(_PAUSE_S)
         client.close()
 
@@ -109,12 +109,3 @@ async def _ask(client: Client, dice: random.Random, user: str) -> Seen:
     leaves = dice.random() < _LEAVING
     leave_after_s = dice.uniform(0.001, _LATEST_LEAVE_S) if leaves else None
     return await client.ask(body, CHAT, leave_after_s=leave_after_s)
-
-
-async def _is_up(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.transport.abort()
-    return True

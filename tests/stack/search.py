@@ -1,7 +1,6 @@
 """Where a house could have left something, and the search for words in all of it."""
 
 import base64
-import mmap
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -44,7 +43,7 @@ class Search:
             for form, pattern in forms(word).items()
         ]
 
-    def text(self, place: str, content: bytes | mmap.mmap) -> list[str]:
+    def text(self, place: str, content: bytes) -> list[str]:
         """A line for each word and form that is there."""
         hits = []
         for what, pattern in self._wanted:
@@ -56,17 +55,26 @@ class Search:
 
     def file(self, path: Path) -> list[str]:
         """Its bytes; of a database, all that its tables say too."""
-        hits = []
-        with suppress(OSError, ValueError), path.open("rb") as file:  # gone, or empty
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                hits = self.text(str(path), content)
-                is_database = content[: len(_SQLITE)] == _SQLITE
-            if is_database:
-                hits += self.text(f"{path}, its tables", _all_of(path))
+        try:
+            # Journals are made long, and mostly empty. A word in UTF-16 ends with a zero.
+            content = path.read_bytes().rstrip(b"\0") + b"\0"
+        except OSError:
+            return []  # gone
+        hits = self.text(str(path), content)
+        if content.startswith(_SQLITE):
+            hits += self.text(f"{path}, its tables", _all_of(path))
         return hits
 
     def files(self, paths: Iterable[Path]) -> list[str]:
-        return [hit for path in paths for hit in self.file(path)]
+        """Each file once, whatever its names."""
+        known, hits = set(), []
+        for path in paths:
+            with suppress(OSError):
+                about = path.stat()
+                if (about.st_dev, about.st_ino) not in known:
+                    known.add((about.st_dev, about.st_ino))
+                    hits += self.file(path)
+        return hits
 
 
 def own_files(*folders: Path) -> Iterator[Path]:

@@ -32,7 +32,7 @@ def main(url: str, model: str) -> None:
     whole = chat.invoke(question)
     streamed = "".join(str(chunk.content) for chunk in chat.stream(question))
     awaited = asyncio.run(chat.ainvoke(question))
-    called = chat.bind_tools([look_up], tool_choice="look_up").invoke("Look up Paris.")
+    called = chat.bind_tools([look_up], tool_choice="any").invoke("Look up Paris.")
     city = chat.with_structured_output(City, method="json_schema").invoke(question)
     told = {
         "whole": whole.content,

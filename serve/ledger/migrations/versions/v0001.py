@@ -55,6 +55,7 @@ def _make_usage() -> None:
     )
     op.create_index("usage_at", "usage", ["at"])
     op.create_index("usage_tenant_at", "usage", ["tenant", "at"])
+    op.create_index("usage_key_at", "usage", ["key", "at"])
 
 
 def _make_bookmarks() -> None:
