@@ -33,13 +33,13 @@ def ps(settings: Settings, as_json: JsonFlag = False) -> None:
         return
     output.put_facts(_supervisor_facts(status))
     output.put("")
-    head = ("MODEL", "STATE", "MODE", "CONTEXT", "KV TOKENS", "UP", "RESTARTS", "PID")
+    head = ("REPLICA", "STATE", "MODE", "CONTEXT", "KV TOKENS", "UP", "RESTARTS", "PID")
     output.put_table(head, [model_row(model) for model in status.models])
     for model in status.models:
         if model.problem is not None:
-            output.say(f"{model.name}: {problem_sentence(model)}", "yellow")
+            output.say(f"{model.replica}: {problem_sentence(model)}", "yellow")
         if model.note is not None:
-            output.say(f"{model.name}: {model.note}", "dim")
+            output.say(f"{model.replica}: {model.note}", "dim")
 
 
 @with_settings("paths")
@@ -109,7 +109,7 @@ def logs(
 def model_row(model: ModelStatus) -> tuple[str, ...]:
     """One line of `ps`."""
     return (
-        model.name,
+        model.replica,
         model.state,
         model.mode or "",
         f"{model.context_tokens:,}" if model.context_tokens else "",

@@ -13,6 +13,7 @@ from serve.cli.locked import LockedFlag, wished_lock
 from serve.cli.serving import run
 from serve.control import Status
 from serve.errors import InhouseError
+from serve.fleet import ModelStatus
 from serve.log import configure
 from serve.settings import Settings
 from serve.units import show_seconds
@@ -72,13 +73,24 @@ def _tell_ready(status: Status, has_key: bool, end: str) -> None:
     """The one block of talk that says how to use what is served."""
     output.say("")
     for model in status.models:
-        took = f"ready after {show_seconds(model.ready_after_s or 0)}"
-        output.say(f"  {model.name}: {took}, {model.context_tokens:,} tokens of context", "bold")
+        output.say(f"  {model.replica}: {_how_it_is(model)}", "bold")
     output.say(f"  OpenAI API: {status.address}/v1", "bold")
     output.say("")
     output.say(_curl(status.address, status.models[0].name, has_key))
     output.say("")
     output.say(f"  pid {status.pid}; {end} ends it", "dim")
+
+
+def _how_it_is(model: ModelStatus) -> str:
+    """`ready after 8.1 s, 8,192 tokens of context`, as far as that is known."""
+    is_ready = model.state == "ready"
+    took = f" after {show_seconds(model.ready_after_s)}" if is_ready and model.ready_after_s else ""
+    words = [f"{model.state}{took}"]
+    if model.context_tokens:
+        words.append(f"{model.context_tokens:,} tokens of context")
+    if model.address:
+        words.append(model.address)
+    return ", ".join(words)
 
 
 def _curl(address: str, model: str, has_key: bool) -> str:

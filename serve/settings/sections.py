@@ -130,11 +130,11 @@ def _truth(value: Any) -> bool:
 
 
 def _money(value: Any) -> int:
-    return round(number(0).read(value) * NANOS)
+    return round(float(number(0).read(value)) * NANOS)
 
 
 def _per_token(value: Any) -> int:
-    return round(number(0).read(value) * NANOS / _TOKENS_A_PRICE)
+    return round(float(number(0).read(value)) * NANOS / _TOKENS_A_PRICE)
 
 
 def _mapping(known: Mapping[str, tuple[str, Kind]], make: Callable[..., Any]) -> Kind:

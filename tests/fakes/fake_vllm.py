@@ -132,7 +132,7 @@ class Fake:
         """Of each piece."""
         mark = self.knobs["echo"]
         found = mark and re.search(re.escape(mark) + r"\w*", json.dumps(body))
-        return self.knobs["chunk_text"] + (f" {found[0][::-1]}" if found else "")
+        return f"{self.knobs['chunk_text']}{f' {found[0][::-1]}' if found else ''}"
 
     async def pieces(self, body: dict[str, Any], noted: list[Any]) -> AsyncIterator[str]:
         text = self.text(body)

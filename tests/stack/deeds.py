@@ -142,7 +142,7 @@ async def _batch(cage: Cage) -> Seen:
     if seen.status != 200:
         return seen
     wish = {"input_file_id": json.loads(seen.content)["id"], "endpoint": CHAT}
-    wish |= {"completion_window": "24h", "metadata": {word: word}}  # type: ignore[dict-item]
+    wish |= {"completion_window": "24h", "metadata": {word: word}}
     seen = await cage.post("/v1/batches", wish)
     for _ in range(_POLLS):
         if seen.status != 200 or (batch := json.loads(seen.content))["status"] == "completed":
