@@ -1,6 +1,8 @@
 """The official SDKs against the running stack with a real model."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -154,3 +156,11 @@ def test_metrics_show_ours_and_the_engines(stack: Stack) -> None:
     assert "inhouse_requests_total" in text
     assert "vllm:num_requests_running" in text
     assert "vllm:prefix_cache_hits_total" in text
+
+
+def test_the_dashboard_knows_the_engine_s_series(stack: Stack) -> None:
+    dashboard = (Path(__file__).parents[2] / "deploy" / "grafana" / "inhouse.json").read_text()
+    shown = set(re.findall(r"\bvllm:[a-z_]+", dashboard))
+    page = httpx.get(f"{stack.url}/metrics", timeout=10).text
+    there = set(re.findall(r"^(vllm:[a-z_]+)\{", page, re.MULTILINE))
+    assert shown and shown <= there
