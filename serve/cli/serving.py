@@ -56,8 +56,7 @@ def run(
     What can be known to fail is found out first: names, lock, runtime, port, another supervisor.
     A first load that fails ends it all and is raised.
     """
-    # A core file has in it what somebody has typed; children inherit this.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _leave_no_core()
     catalog, store = rooms.catalog(settings), rooms.store(settings, lock)
     foreign = foreign_names(settings)
     own = tuple(name for name in names if name.casefold() not in foreign)
@@ -71,6 +70,17 @@ def run(
     with listen(server.host, server.port, has_keys(settings, books)) as listener:
         supervisor = _Supervisor(settings, catalog, store, engines, listener, books)
         asyncio.run(supervisor.run(specs, wanted, ready))
+
+
+def _leave_no_core() -> None:
+    """A core file has in it what somebody has typed; children inherit this.
+
+    Where cores are piped to a program (systemd-coredump, apport), Linux asks no limit of 0; of 1
+    byte it does, and a file is not begun for so little either.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = 1 if most else 0  # what is 0 cannot be raised
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 def foreign_names(settings: Settings) -> frozenset[str]:

@@ -19,7 +19,7 @@ PROMISE = (
 
 
 def run(count: int, seed: int, place: Path, told: Callable[[str], None] = lambda _: None) -> Report:
-    """`count` requests (some deeds send more than one)."""
+    """`count` requests, and again what nobody was there to answer."""
     report = Report("canaries", PROMISE, ("way", "answered with"))
     came = canary.run(place, count, random.Random(seed))
     report.trials.update(came.ways)

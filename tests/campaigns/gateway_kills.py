@@ -16,7 +16,8 @@ PROMISE = (
     "After each: what clients were told, what engines did, what the ledger holds and what the "
     "limits count is the same for every request that came to its end; what was cut off is in the "
     "books once, as an estimate between what its client got and what its engine made; nobody is "
-    "in any more; and the engines still are the same processes."
+    "in any more; and the engines still are the same processes. (What a gateway was settling when "
+    "it was killed may count twice for the limits, until a supervisor starts; never too little.)"
 )
 # Of a gateway most often: it is what works on requests.
 _TURNS = (VICTIMS[0], VICTIMS[2], VICTIMS[0], VICTIMS[1], VICTIMS[0], VICTIMS[2])

@@ -156,6 +156,18 @@ async def _batch(cage: Cage) -> Seen:
     return seen
 
 
+async def _audio(cage: Cage) -> Seen:
+    word, end = cage.word, "-------------------------y"
+    form = (
+        f'--{end}\r\ncontent-disposition: form-data; name="model"\r\n\r\nquick\r\n--{end}\r\n'
+        f'content-disposition: form-data; name="prompt"\r\n\r\n{word}\r\n--{end}\r\n'
+        f'content-disposition: form-data; name="file"; filename="{word}.wav"\r\n\r\n{word}\r\n'
+        f"--{end}--\r\n"
+    )
+    headers = cage.headers() | {"content-type": f"multipart/form-data; boundary={end}"}
+    return await cage.client.ask(form.encode(), "/v1/audio/transcriptions", headers=headers)
+
+
 def _messages(cage: Cage, **more: Any) -> dict[str, Any]:
     said = [{"role": "user", "content": f"{cage.word} said"}]
     told = {"model": cage.model, "max_tokens": 5, "system": cage.word, "messages": said}
@@ -188,6 +200,7 @@ DEEDS: dict[str, tuple[int, Deed]] = {
     "detokenize": (2, _posting("/detokenize", lambda c: {"model": "quick", "tokens": [c.word]})),
     "rerank, which the engine has not": (2, _posting("/v1/rerank", lambda c: {
         "model": c.model, "query": c.word, "documents": [c.word]})),
+    "audio, which the engine has not": (2, _audio),
     "Ollama, chat": (3, _posting("/api/chat", _ollama)),
     "Ollama, generate": (3, _posting("/api/generate", _prompt)),
     "Ollama, embed": (2, _posting("/api/embed", _input)),

@@ -32,14 +32,16 @@ def main(url: str, model: str) -> None:
     whole = chat.invoke(question)
     streamed = "".join(str(chunk.content) for chunk in chat.stream(question))
     awaited = asyncio.run(chat.ainvoke(question))
-    called = chat.bind_tools([look_up], tool_choice="any").invoke("Look up Paris.")
+    called = chat.bind_tools([look_up], tool_choice="look_up").invoke("Look up Paris.")
+    # Arguments that are no object make it an invalid call, which a model of this size may write.
+    calls = [*called.tool_calls, *called.invalid_tool_calls]
     city = chat.with_structured_output(City, method="json_schema").invoke(question)
     told = {
         "whole": whole.content,
         "streamed": streamed,
         "awaited": awaited.content,
         "usage": dict(whole.usage_metadata),
-        "tool": called.tool_calls[0]["name"],
+        "tool": calls[0]["name"],
         "city": city.name,
     }
     print(json.dumps(told, default=str))
