@@ -174,7 +174,7 @@ class DirectProtocol(StrictProtocol):
         elif not self._is_in_head and not self._is_in_body:
             self._due_s = self.loop.time() + self.timeout_keep_alive
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
+    def on_head(self, head: dict[bytes, bytes], version: str) -> None:
+        super().on_head(head, version)
         scope: Any = self.scope  # an extension's value may be anything, whatever uvicorn says
         scope["extensions"] = {EXTENSION: Direct(self, self.cycle)}
