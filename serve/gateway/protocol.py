@@ -76,7 +76,8 @@ class StrictProtocol(HttpToolsProtocol):
     # the parser's callbacks; an exception becomes a parser error in the caller
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # What uvicorn does, but for the scope: who needs it makes it.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._head_bytes, self._is_in_head = 0, True
         self._due_s = self.loop.time() + self.head_timeout_s
 
@@ -106,11 +107,19 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_head(self, head: dict[bytes, bytes], version: str) -> None:
         """A request begins. `head`: the last value of each header; "1.1" or "1.0"."""
-        super().on_headers_complete()
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        HttpToolsProtocol.on_headers_complete(self)
 
     def on_message_complete(self) -> None:
         self._is_in_body = False
         self._due_s = math.inf
+        self.on_request_complete()
+
+    def on_request_complete(self) -> None:
+        """Its body is complete."""
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
