@@ -7,16 +7,16 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from serve.errors import InhouseError, MethodNotAllowed, RouteNotFound
+from serve.errors import BodyTooLarge, InhouseError, MethodNotAllowed, RouteNotFound
 from serve.gateway import errors, openapi, routes
 from serve.gateway.admin import answer_admin
 from serve.gateway.batches import Batches
 from serve.gateway.body import read_body
 from serve.gateway.books import Books, Tracing
 from serve.gateway.config import Config
-from serve.gateway.direct import EXTENSION
+from serve.gateway.direct import EXTENSION, Direct
 from serve.gateway.door import Caller, Door
 from serve.gateway.exchange import Request, answer
 from serve.gateway.metrics import Metrics
@@ -42,7 +42,7 @@ class Gateway:
     """One per process."""
 
     def __init__(self, config: Config, served: Served) -> None:
-        self._max_body = config.max_body
+        self.most_body_bytes = config.max_body
         self.journal = Journal(config.journal_folder, config.slot, config.commit)
         metrics, pool = Metrics(), Pool()
         self._traces = _traces(config)
@@ -74,14 +74,12 @@ class Gateway:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         peer = scope["client"]
         address = peer[0] if peer is not None else ""
-        # Made by us: an engine keys its own state by it, so no client may choose one.
-        id = b"%b-%x" % (self._prefix, next(self._numbers))
         extensions = scope.get("extensions")
         if extensions is not None:
             send = extensions.get(EXTENSION, send)
         route = routes.find(scope["raw_path"])
         request = Request(
-            scope["path"], headers, id, receive, send, Caller(None, _STRANGER, address),
+            scope["path"], headers, self._new_id(), receive, send, Caller(None, _STRANGER, address),
             scope["method"], scope["query_string"],
         )  # fmt: skip
         # Answers may take long: nothing is held that is only needed at the beginning.
@@ -92,6 +90,38 @@ class Gateway:
             await self._hand_on(request, route)
         except InhouseError as error:
             await self._refuse(request, route, error)
+
+    def enter(
+        self, direct: Direct, route: Route, headers: dict[bytes, bytes], peer: str
+    ) -> Request | None:
+        """A request for an engine, let in; None if it has been refused."""
+        caller = Caller(None, _STRANGER, peer)
+        request = Request(route.name, headers, self._new_id(), _nothing, direct, caller)
+        try:
+            if route.scope is not None:
+                request.caller = self._door.enter(headers, peer, route.scope)
+            if int(headers.get(b"content-length", b"0")) > self.most_body_bytes:
+                raise BodyTooLarge(self.most_body_bytes)
+        except InhouseError as error:
+            self.refuse_directly(request, route, error)
+            return None
+        return request
+
+    def carry(self, request: Request, route: Route, body: bytes) -> None:
+        """Its body is here."""
+        try:
+            self.relay.begin(request, route, body)
+        except InhouseError as error:
+            self.refuse_directly(request, route, error)
+
+    def refuse_directly(self, request: Request, route: Route, error: InhouseError) -> None:
+        """Answer it with an error."""
+        status, headers, content = self._refusal(request, route, error)
+        direct = request.send
+        assert isinstance(direct, Direct)
+        headers.append((b"x-request-id", request.shown_id))
+        direct.start(status, headers, b"%d" % len(content))
+        direct.end(content)
 
     def close(self) -> None:
         """Nothing comes any more: write down what there is."""
@@ -115,15 +145,28 @@ class Gateway:
     async def _read(self, request: Request) -> bytes | None:
         """The body of a request for one of our parts; None if the client left meanwhile."""
         length = request.headers.get(b"content-length")
-        return await read_body(request.receive, length, self._max_body)
+        return await read_body(request.receive, length, self.most_body_bytes)
+
+    def _new_id(self) -> bytes:
+        # Made by us: an engine keys its own state by it, so no client may choose one.
+        return b"%b-%x" % (self._prefix, next(self._numbers))
 
     async def _refuse(self, request: Request, route: Route, error: InhouseError) -> None:
+        status, headers, content = self._refusal(request, route, error)
+        await answer(request, status, content, headers)
+
+    def _refusal(
+        self, request: Request, route: Route, error: InhouseError
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         status, headers, content = errors.answer(error, request.path)
         if status >= 500:
             _logger.warning("refused: %s", type(error).__name__)
         self._books.refused(request, route.name, status, errors.code(error))
-        headers = [row for row in headers if row[0] != b"content-length"]
-        await answer(request, status, content, headers)
+        return status, [row for row in headers if row[0] != b"content-length"], content
+
+
+async def _nothing() -> Message:
+    raise NotImplementedError("past ASGI there are no messages")
 
 
 async def _show_openapi(request: Request) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from serve.gateway import errors
 from serve.gateway.body import NOTHING, Asked
@@ -19,7 +19,6 @@ from serve.journal import End, Journal
 from serve.limits import Ticket
 from serve.roster import Replica, ServedModel
 
-T = TypeVar("T")
 Headers = list[tuple[bytes, bytes]]
 
 # Proxies between us and the client must neither hold back nor change a stream.
@@ -27,10 +26,6 @@ _STREAM_HEADERS = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buf
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _COMMENT = b": waiting\n\n"
 _PATIENCE_S = 1.0  # for the end of a stream, once its last event has begun
-
-
-class ClientLeft(Exception):
-    """Nobody is there any more who wants the answer."""
 
 
 class Lease(Protocol):
@@ -54,22 +49,27 @@ class Trace(Protocol):
 class Call:
     """Everything that is known of one request, from its body to its end.
 
-    An engine's bytes pass through `news` to the client. Who awaits `over` gets to know that the
-    answer is complete, or lost, or declined (`has_others`: somebody else may be asked), or not
-    wanted any more. The last bytes are kept for him: `last_bytes` leave when the books are written.
+    An engine's bytes pass through `news` to the client. `on_over` is called when the answer is
+    complete, or lost, or declined (`has_others`: somebody else may be asked), or not wanted any
+    more. The last bytes are kept for that: `last_bytes` leave when the books are written.
+    `on_drained` is called when the time to drain is over.
     """
 
     __slots__ = (
-        "_collected", "_future", "_headers", "_last", "_timer", "adds_cache", "asked", "at",
-        "body", "comments", "connection", "drops_usage", "first_s", "has_left", "has_others",
-        "id", "is_answering", "is_begun", "is_complete", "is_declined", "is_held", "is_over",
-        "is_settled", "is_stream", "journal", "lease", "mark", "model", "notes", "outlet",
-        "prompt_bytes", "queue_s", "request", "route", "salt", "slot", "started_s", "status",
-        "stream", "ticket", "tokens", "trace", "waiting",
+        "_collected", "_headers", "_last", "_timer", "adds_cache", "asked", "at", "avoid", "body",
+        "closed", "comments", "connection", "drops_usage", "first_s", "has_left", "has_others",
+        "id", "is_answering", "is_begun", "is_closed", "is_complete", "is_declined", "is_held",
+        "is_over", "is_settled", "is_stream", "journal", "lease", "mark", "model", "notes",
+        "on_drained", "on_over", "outlet", "prompt_bytes", "queue_s", "request", "route", "salt",
+        "slot", "started_s", "status", "stream", "ticket", "tokens", "trace", "tries", "waiting",
     )  # fmt: skip
 
-    def __init__(self, request: Request, route: Route, asked: Asked, journal: Journal) -> None:
+    def __init__(
+        self, request: Request, route: Route, asked: Asked, journal: Journal,
+        on_over: "Callable[[Call], None]", on_drained: "Callable[[Call], None]",
+    ) -> None:  # fmt: skip
         self.request, self.route, self.asked, self.journal = request, route, asked, journal
+        self.on_over, self.on_drained = on_over, on_drained
         send = request.send
         self.outlet: Direct | Messages = (
             send if isinstance(send, Direct) else Messages(request.receive, send)
@@ -84,10 +84,12 @@ class Call:
         self.trace: Trace | None = None
         self.comments: Comments | None = None  # while a stream is silent
         self.connection: Connection | None = None  # while an engine works on it
-        self.waiting: asyncio.Task[Any] | None = None
+        self.waiting: asyncio.Task[Any] | None = None  # what is to be done before it goes on
+        self.closed: asyncio.Future[None] | None = None  # for who awaits it
+        self.avoid: frozenset[str] = frozenset()  # replicas that are not asked
         self.stream: EventFilter | None = None
         self.notes: StreamNotes | WholeNotes | None = None  # of the answer
-        self.mark = self.slot = self.status = 0
+        self.mark = self.slot = self.status = self.tries = 0
         self.salt = b""  # that keeps its prefix cache apart
         self.tokens = (0, 0)  # input and output, as estimated
         self.queue_s = 0.0
@@ -96,10 +98,10 @@ class Call:
         self.has_left = self.has_others = self.is_held = False
         self.is_begun = self.is_settled = self.is_stream = False
         self.is_answering = self.is_declined = self.is_complete = self.is_over = False
+        self.is_closed = False
         self._collected: list[bytes] | None = None  # an answer that is changed as a whole
         self._headers: Headers = []
         self._last = b""
-        self._future: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     # what the relay does
@@ -111,27 +113,6 @@ class Call:
         connection.ask(head, self.body, self.news)
         if self.is_held:
             connection.pause()
-
-    async def over(self) -> None:
-        """Until the answer is complete, lost, declined, or unwanted."""
-        while not self.is_over and not self.has_left:
-            self._future = asyncio.get_running_loop().create_future()
-            await self._future
-
-    async def unless_left(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which ends with ClientLeft when the client leaves."""
-        if self.has_left:
-            work.close()
-            raise ClientLeft
-        self.waiting = task = asyncio.get_running_loop().create_task(work)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if self.has_left:
-                raise ClientLeft from None
-            raise
-        finally:
-            self.waiting = None
 
     def last_bytes(self) -> bytes:
         """What is still to be sent of a complete answer."""
@@ -146,6 +127,7 @@ class Call:
         self.connection = None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.end_silence()
 
     def end_silence(self) -> None:
@@ -163,7 +145,12 @@ class Call:
             self.connection.abort()
         if self.waiting is not None:
             self.waiting.cancel()
-        self._finish()
+        else:
+            self._finish()
+
+    def cancel(self, msg: object = None) -> None:
+        """The time to drain is over; as a task's: it takes effect later."""
+        asyncio.get_running_loop().call_soon(self.on_drained, self)
 
     def hold(self) -> None:
         """The client does not take what it gets."""
@@ -261,9 +248,9 @@ class Call:
 
     def _finish(self) -> None:
         self.is_complete = self.is_complete or bool(self._last)
-        self.is_over = True
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        if not self.is_over:
+            self.is_over = True
+            self.on_over(self)
 
     def _changed(self, content: bytes) -> bytes:
         """An answer in one piece that is not sent as it came."""

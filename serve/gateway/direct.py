@@ -1,20 +1,26 @@
-"""Answers written straight into a client's connection, past ASGI's messages.
+"""Requests for engines, past ASGI: taken from a client's connection, and answered straight into it.
 
-uvicorn's `send` builds a message, a coroutine and a write for each piece, and wants somebody who
-awaits it. What an engine says needs none of that: its bytes come in one callback and leave in it.
+ASGI builds a scope, a task and two events for each request, and a message, a coroutine and a write
+for each piece of its answer. What goes to an engine needs none of that: it is begun in the callback
+that brings the end of its body, and what the engine says leaves in the callback that it comes in.
 Measured: docs/gateway-performance.md.
 """
 
 import asyncio
+from collections import deque
 from http import HTTPStatus
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from serve.errors import BodyTooLarge, InhouseError
+from serve.gateway.exchange import Request
+from serve.gateway.flow import Flow
 from serve.gateway.protocol import StrictProtocol
+from serve.gateway.routes import Route, find
 
 EXTENSION = "inhouse.direct"
-_FORGOTTEN: Any = {"method": "POST", "http_version": "1.1"}
+_EMPTY: Any = ()
 _LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
@@ -22,7 +28,8 @@ _LINES = {
 
 
 class Listener(Protocol):
-    """Who wants to know of a client that it has left, reads too slowly, reads on."""
+    """Who wants to know of a client that it has left, reads too slowly, reads on; and that the time
+    to drain is over: it is one of the server's tasks, although it need not be one."""
 
     def left(self) -> None: ...
 
@@ -30,45 +37,117 @@ class Listener(Protocol):
 
     def go_on(self) -> None: ...
 
+    def cancel(self, msg: object = None) -> None: ...
+
+
+class Front(Protocol):
+    """Who decides over requests: the gateway."""
+
+    @property
+    def most_body_bytes(self) -> int: ...
+
+    def enter(
+        self, direct: "Direct", route: Route, headers: dict[bytes, bytes], peer: str
+    ) -> Request | None:
+        """The head of a request is here; None if it has been refused."""
+        ...
+
+    def carry(self, request: Request, route: Route, body: bytes) -> None:
+        """All of it is here."""
+        ...
+
+    def refuse_directly(self, request: Request, route: Route, error: InhouseError) -> None:
+        """Answer with an error."""
+        ...
+
+
+class _Nobody:
+    """Who would wait for the events of a request, if it were ASGI's."""
+
+    def set(self) -> None:
+        """Nobody does."""
+
 
 class Direct:
-    """An ASGI `send` for one request, which can be written to as well."""
+    """One request and the way to its client. For uvicorn's protocol it is a
+    RequestResponseCycle; for a `Request` it is the `send`, although it takes no messages."""
 
-    __slots__ = ("_cycle", "_head", "_is_chunked", "_protocol", "_transport", "is_started")
+    __slots__ = (
+        "_head", "_headers", "_is_chunked", "_is_old", "_parts", "_protocol", "_request", "_route",
+        "_size", "_transport", "disconnected", "expects", "is_started", "is_turn", "keep_alive",
+        "more_body", "response_complete",
+    )  # fmt: skip
+    message_event = _Nobody()
 
-    def __init__(self, protocol: "DirectProtocol", cycle: RequestResponseCycle) -> None:
-        self._protocol = protocol
-        self._cycle = cycle
-        self._transport = protocol.transport
+    def __init__(
+        self, protocol: "DirectProtocol", route: Route, headers: dict[bytes, bytes], is_old: bool
+    ) -> None:
+        self._protocol, self._transport = protocol, protocol.transport
+        self._route, self._headers = route, headers
+        self._request: Request | None = None
+        self._parts: list[bytes] | None = []  # of the body; None when it has been handed on
+        self._size = 0
         self._head = b""
+        self._is_old = is_old  # HTTP/1.0
         self._is_chunked = False
-        self.is_started = False
+        self.expects = protocol.expect_100_continue
+        self.keep_alive = not is_old and protocol.parser.should_keep_alive()
+        self.more_body = True
+        self.disconnected = self.response_complete = self.is_started = False
+        self.is_turn = False  # those before it on the connection are answered
 
     async def __call__(self, message: Any) -> None:
-        await self._cycle.send(message)
-        if self._transport.is_closing():
-            await asyncio.sleep(0)  # so that who waits for the client's leaving hears of it
+        raise NotImplementedError("takes no messages")
 
-    def whole_body(self, most_bytes: int) -> bytes | None:
-        """The request's body, if all of it is here and not too much; otherwise ask `receive`."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected or len(cycle.body) > most_bytes:
-            return None
-        body, cycle.body = bytes(cycle.body), bytearray()
-        cycle.message_event.clear()
-        self._protocol.flow.resume_reading()
-        return body
+    @property
+    def response_started(self) -> bool:
+        """As uvicorn calls it."""
+        return self.is_started
+
+    def feed(self, body: bytes) -> None:
+        """More of the body."""
+        if self._parts is not None:
+            self._parts.append(body)
+            self._size += len(body)
+
+    def advance(self) -> None:
+        """Do what can be done with what has come of the request."""
+        if self._parts is None or self.response_complete or self._transport.is_closing():
+            return
+        try:
+            self._advance(self._protocol.front)
+        except Exception:  # a bug of ours: the connection would be left open
+            self.break_off()
+            raise
+
+    def _advance(self, front: Front) -> None:
+        request, route = self._request, self._route
+        if request is None:
+            client = self._protocol.client
+            peer = client[0] if client is not None else ""
+            request = self._request = front.enter(self, route, self._headers, peer)
+            self._headers = {}
+            if request is None:
+                return
+        if self._size > front.most_body_bytes:
+            self._request = self._parts = None
+            front.refuse_directly(request, route, BodyTooLarge(front.most_body_bytes))
+        elif not self.more_body:
+            parts = self._parts or _EMPTY
+            self._request = self._parts = None
+            front.carry(request, route, parts[0] if len(parts) == 1 else b"".join(parts))
+        elif self.expects:
+            self.expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def listen(self, listener: Listener | None) -> bool:
         """Tell `listener` from now on (None: nobody); False if the client has left already."""
-        self._protocol.listener = listener
+        self._protocol.set_listener(listener)
         return not self._transport.is_closing()
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length: bytes | None) -> None:
         """The head of the answer; it leaves with the first bytes, or with `flush`."""
-        cycle = self._cycle
-        cycle.response_started = self.is_started = True
-        cycle.waiting_for_100_continue = False
+        self.is_started = True
         lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in self._protocol.server_state.default_headers:
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -76,14 +155,13 @@ class Direct:
             lines.append(b"%b: %b\r\n" % (name, value))
         if length is not None:
             lines.append(b"content-length: %b\r\n" % length)
-        elif cycle.scope["http_version"] == "1.1":
+        elif not self._is_old:
             self._is_chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         else:  # the end of the connection is that of the answer
-            cycle.keep_alive = False
-        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+            self.keep_alive = False
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
         self._head = b"".join(lines)
-        self._protocol.forget_request(cycle)
 
     def flush(self) -> None:
         """Send the head now."""
@@ -110,41 +188,81 @@ class Direct:
                 data = self._head + b"0\r\n\r\n"
         else:
             data = self._head + data
-        cycle, self._protocol.listener = self._cycle, None
+        self._head = b""
         if data:
             self._transport.write(data)
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
+        self.response_complete = True
+        if not self.keep_alive:
             self._transport.close()
-        cycle.on_response()
+        self._protocol.on_response_complete()
 
     def break_off(self) -> None:
         """End the connection, so that nobody takes what it has for the whole answer."""
-        self._protocol.listener = None
-        self._cycle.disconnected = True
+        self.disconnected = True
         self._transport.close()
 
     async def close(self) -> None:
         """Nothing is left to be done."""
-        self._protocol.listener = None
+
+
+class _Sender:
+    """An ASGI `send` after which others get to know that the client has left."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    async def __call__(self, message: Any) -> None:
+        await self._cycle.send(message)
+        if self._cycle.transport.is_closing():
+            await asyncio.sleep(0)
 
 
 class DirectProtocol(StrictProtocol):
-    """uvicorn's protocol, which offers each request a `Direct` as the extension `EXTENSION`."""
+    """uvicorn's protocol, in which requests for engines go past ASGI to `front`, which is set on a
+    subclass. Others are offered a `send` as the extension `EXTENSION`."""
 
+    front: Front
+    cycle: Any
+    flow: Any
+    pipeline: Any
     listener: Listener | None = None
+    _news: Direct | None = None  # whose request has got on in what is being read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # What the kernel does not take at once is too much already: it has taken megabytes.
         # (Not 0: under TLS even an empty buffer would be too full then.)
         transport.set_write_buffer_limits(high=1, low=0)
+        self.flow = Flow(transport)
+        self.pipeline = _EMPTY
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.listener is not None:
             self.listener.left()
+        if isinstance(self.cycle, Direct):
+            self.cycle = None
+        self.pipeline = _EMPTY
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Not in the parser's callback: first all that was read must have been found to be good.
+        if self._news is not None:
+            direct, self._news = self._news, None
+            direct.advance()
+
+    def set_listener(self, listener: Listener | None) -> None:
+        """Who hears of the client from now on."""
+        tasks: set[Any] = self.tasks
+        if self.listener is not None:
+            tasks.discard(self.listener)
+        self.listener = listener
+        if listener is not None:
+            tasks.add(listener)
+            if self.flow.write_paused:
+                listener.hold()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -156,15 +274,11 @@ class DirectProtocol(StrictProtocol):
         if self.listener is not None:
             self.listener.go_on()
 
-    def forget_request(self, cycle: RequestResponseCycle) -> None:
-        """Its answer has begun: nobody looks at its head any more, and answers may take long."""
-        cycle.scope = _FORGOTTEN
-        if self.cycle is cycle:
-            self.scope, self.headers = _FORGOTTEN, []
-
     def on_response_complete(self) -> None:
         """As uvicorn does, but for the timer: who is idle for too long is found by `sweep`."""
         self.server_state.total_requests += 1
+        if isinstance(self.cycle, Direct) and self.cycle.response_complete:
+            self.cycle = None  # they know each other: nobody else would find that both are over
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -174,7 +288,49 @@ class DirectProtocol(StrictProtocol):
         elif not self._is_in_head and not self._is_in_body:
             self._due_s = self.loop.time() + self.timeout_keep_alive
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        scope: Any = self.scope  # an extension's value may be anything, whatever uvicorn says
-        scope["extensions"] = {EXTENSION: Direct(self, self.cycle)}
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Direct):  # not now: thousands of refusals would be calls in calls
+            cycle.is_turn = True
+            self.loop.call_soon(cycle.advance)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    # the parser's callbacks
+
+    def on_head(self, head: dict[bytes, bytes], version: str) -> None:
+        route = find(self.url.partition(b"?")[0])
+        cycle = self.cycle
+        is_turn = cycle is None or cycle.response_complete
+        if not is_turn and not self.pipeline:
+            self.pipeline = deque()
+        if route.target != "engine" or self.parser.get_method() != b"POST":
+            super().on_head(head, version)
+            scope: Any = self.scope  # an extension's value may be anything, whatever uvicorn says
+            scope["extensions"] = {EXTENSION: _Sender(self.cycle)}
+            return
+        direct = self.cycle = Direct(self, route, head, version == "1.0")
+        direct.is_turn = is_turn
+        self.headers = _EMPTY
+        if is_turn:
+            self._news = direct
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((direct, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        direct = self.cycle
+        if isinstance(direct, Direct):
+            direct.feed(body)
+            if direct.is_turn:
+                self._news = direct
+        elif direct is not None:
+            super().on_body(body)
+
+    def on_request_complete(self) -> None:
+        direct = self.cycle
+        if isinstance(direct, Direct):
+            direct.more_body = False
+            if direct.is_turn:
+                self._news = direct
+        elif direct is not None:
+            super().on_request_complete()

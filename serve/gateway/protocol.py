@@ -76,7 +76,8 @@ class StrictProtocol(HttpToolsProtocol):
     # the parser's callbacks; an exception becomes a parser error in the caller
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # What uvicorn does, but for the scope: who needs it makes it.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._head_bytes, self._is_in_head = 0, True
         self._due_s = self.loop.time() + self.head_timeout_s
 
@@ -98,14 +99,27 @@ class StrictProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
-        self._refuse_ambiguity()
+        version = self.parser.get_http_version()
+        head = self._checked(version)
         self._is_in_body = True
         self._due_s = self.loop.time() + self.body_timeout_s
-        super().on_headers_complete()
+        self.on_head(head, version)
+
+    def on_head(self, head: dict[bytes, bytes], version: str) -> None:
+        """A request begins. `head`: the last value of each header; "1.1" or "1.0"."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        HttpToolsProtocol.on_headers_complete(self)
 
     def on_message_complete(self) -> None:
         self._is_in_body = False
         self._due_s = math.inf
+        self.on_request_complete()
+
+    def on_request_complete(self) -> None:
+        """Its body is complete."""
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -121,27 +135,38 @@ class StrictProtocol(HttpToolsProtocol):
         if self._head_bytes > 2 * _MOST_HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Request head too large.")
 
-    def _refuse_ambiguity(self) -> None:
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+    def _checked(self, version: str) -> dict[bytes, bytes]:
+        """The headers, if they can be read in one way only."""
+        headers = self.headers
+        head = dict(headers)
+        if len(head) != len(headers):
+            _refuse_doubles(headers)
+        host = head.get(b"host")
+        if host is None:
+            if version != "1.0":
+                raise Ambiguous
+        elif _HOST.fullmatch(host.strip(b" \t")) is None:
             raise Ambiguous
-        found: dict[bytes, bytes] = {}
-        for name, value in self.headers:
-            if name in _ONCE:
-                if name in found:
-                    raise Ambiguous
-                found[name] = value.strip(b" \t")
-        if _HOST.fullmatch(found.get(b"host", b"" if version == "1.0" else b"?")) is None:
+        length = head.get(b"content-length")
+        if length is not None and not length.strip(b" \t").isdigit():
             raise Ambiguous
-        coding = found.get(b"transfer-encoding")
+        coding = head.get(b"transfer-encoding")
         if coding is not None and (
-            coding.lower() != b"chunked" or b"content-length" in found or version != "1.1"
+            coding.strip(b" \t").lower() != b"chunked" or length is not None or version != "1.1"
         ):
             raise Ambiguous
-        if not found.get(b"content-length", b"0").isdigit():
+        if version not in ("1.1", "1.0"):
             raise Ambiguous
-        if self.parser.should_upgrade() and self.parser.get_method() not in (b"GET", b"HEAD"):
+        parser = self.parser
+        if parser.should_upgrade() and parser.get_method() not in (b"GET", b"HEAD"):
             raise Ambiguous  # the parser would take the body for another protocol's
+        return head
+
+
+def _refuse_doubles(headers: list[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers if name in _ONCE]
+    if len(names) != len(set(names)):
+        raise Ambiguous
 
 
 async def sweep(connections: Iterable[Any]) -> None:

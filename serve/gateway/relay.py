@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import time
-from functools import lru_cache
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,27 +15,23 @@ from serve.gateway import errors, safety
 from serve.gateway.body import read, read_body, read_form
 from serve.gateway.books import Books
 from serve.gateway.breaker import Breaker, Poison
-from serve.gateway.call import Call, ClientLeft
+from serve.gateway.call import Call, Lease
 from serve.gateway.config import Config
-from serve.gateway.direct import Direct
 from serve.gateway.door import may_use
 from serve.gateway.exchange import Request as Request  # where other parts look for it
+from serve.gateway.heads import head, priority, slots
 from serve.gateway.routes import Route, find
 from serve.gateway.salt import Salts
 from serve.gateway.served import DRAIN_RETRY_S, Served
-from serve.gateway.upstream import Connection, Pool, host_of
+from serve.gateway.upstream import Connection, Pool
 from serve.gateway.waiting import Comments
-from serve.limits import Admission, Ask, Ticket
-from serve.quota import Priority
+from serve.limits import Admission, Ask
 from serve.roster import Chooser, Replica, Roster, ServedModel
 
 _logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-# What an engine is told of a request's head. Never keys, cookies or the client's host.
-_FORWARDED = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
 _MOST_TRIES = 3
-_PRIORITIES: tuple[Priority, ...] = ("interactive", "default", "batch")
-_RANKS = {name.encode(): rank for rank, name in enumerate(_PRIORITIES)}
 
 
 class Relay:
@@ -67,43 +65,104 @@ class Relay:
     async def __call__(self, request: Request, route: Route) -> None:
         """Answer one request. An InhouseError only for a body that cannot be read; what goes wrong
         later is told here."""
-        call = await self._read(request, route)
-        if call is None:
+        length = request.headers.get(b"content-length")
+        body = await read_body(request.receive, length, self._config.max_body)
+        if body is None:
             return
-        if not call.outlet.listen(call):
-            return
+        call = self._read(request, route, body)
+        call.closed = asyncio.get_running_loop().create_future()
+        self._begin(call)
         try:
-            await self._carry(call)
-        except ClientLeft:
-            self._books.end(call, "left")
-        except asyncio.CancelledError:  # the time to drain is over
-            self._tell(call, ShuttingDown(DRAIN_RETRY_S), "drained")
-        except InhouseError as error:
-            self._tell(call, error, "gone" if isinstance(error, EngineGone) else "error")
-        finally:
-            if call.connection is not None:
-                call.connection.abort()
-            call.let_go()
-            self._books.end(call, "error")  # of ours, if it is not in the books yet
-            await call.outlet.close()
+            await call.closed
+        except asyncio.CancelledError:
+            self._drain(call)
+        await call.outlet.close()
 
-    async def _read(self, request: Request, route: Route) -> Call | None:
-        """None if the client left before its body was complete."""
-        send, most_bytes = request.send, self._config.max_body
-        body = send.whole_body(most_bytes) if isinstance(send, Direct) else None
-        if body is None:
-            length = request.headers.get(b"content-length")
-            body = await read_body(request.receive, length, most_bytes)
-        if body is None:
-            return None
+    def begin(self, request: Request, route: Route, body: bytes) -> None:
+        """The same for who need not know when it is over."""
+        self._begin(self._read(request, route, body))
+
+    def _read(self, request: Request, route: Route, body: bytes) -> Call:
         if route.is_form:
             asked = read_form(body, request.headers.get(b"content-type", b""))
         else:
             asked = read(body)
             safety.check(body, self._config.bounds)
-        return Call(request, route, asked, self._books.journal)
+        return Call(request, route, asked, self._books.journal, self._on_over, self._drain)
 
-    async def _carry(self, call: Call) -> None:
+    # A call goes from step to step without waiting, as far as it can; where it must wait, a task
+    # does, and the next step is the end of that.
+
+    def _begin(self, call: Call) -> None:
+        if call.outlet.listen(call):
+            self._step(call, self._find, None)
+        else:
+            self._close(call)
+
+    def _on_over(self, call: Call) -> None:
+        self._step(call, self._look, None)
+
+    def _drain(self, call: Call) -> None:
+        """The time to drain is over."""
+        if call.is_closed:
+            return
+        if call.waiting is not None:
+            call.waiting.cancel()
+        self._tell(call, ShuttingDown(DRAIN_RETRY_S), "drained")
+        self._close(call)
+
+    def _step(self, call: Call, step: Callable[[Call, Any], None], given: Any) -> None:
+        """The next step with what it is `given`; what goes wrong in it is told to the client."""
+        try:
+            step(call, given)
+        except InhouseError as error:
+            self._tell(call, error, "gone" if isinstance(error, EngineGone) else "error")
+            self._close(call)
+        except Exception:  # a bug of ours: nobody else is there who would close all this
+            self._break_off(call)
+            self._close(call)
+            raise
+
+    def _wait(
+        self, call: Call, work: Coroutine[Any, Any, T], step: Callable[[Call, T], None]
+    ) -> None:
+        """Go on with `step` and the result of `work`, which is cancelled if the client leaves."""
+        call.waiting = task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(partial(self._waited, call, step))
+
+    def _waited(self, call: Call, step: Callable[[Call, T], None], task: asyncio.Task[T]) -> None:
+        call.waiting = None
+        error = None if task.cancelled() else task.exception()
+        if not (task.cancelled() or call.has_left or call.is_closed):
+            if error is not None:
+                return self._step(call, _fail, error)
+            return self._step(call, step, task.result())
+        if error is None and not task.cancelled():  # it came too late
+            result = task.result()
+            if isinstance(result, Connection):
+                result.abort()
+            elif call.ticket is not None and call.is_closed:
+                call.ticket.settle(0, 0)
+        if not call.is_closed:
+            self._leave(call)
+
+    def _leave(self, call: Call) -> None:
+        self._books.end(call, "left")
+        self._close(call)
+
+    def _close(self, call: Call) -> None:
+        if call.is_closed:
+            return
+        call.is_closed = True
+        if call.connection is not None:
+            call.connection.abort()
+        call.let_go()
+        self._books.end(call, "error")  # of ours, if it is not in the books yet
+        call.outlet.listen(None)
+        if call.closed is not None and not call.closed.done():
+            call.closed.set_result(None)
+
+    def _find(self, call: Call, _: None) -> None:
         # No local name for what was asked: it would be held as long as the answer takes.
         if call.asked.is_stream:
             call.comments = self._comments
@@ -111,15 +170,13 @@ class Relay:
         known = self._served.model(call.asked.model)
         if known is not None and not may_use(call.request.caller.key, known.name, *known.aliases):
             raise Forbidden("model", known.name)
-        call.model = model = await self._model(call)
-        call.mark = self._poison.check(model.name, call.asked.body)
-        call.ticket = await self._ticket(call, model)
-        self._prepare(call, model)
-        self._books.begin(call)
-        connection = await self._try_replicas(call, model)
-        if call.has_left:
-            raise ClientLeft
-        await self._finish(call, model, connection)
+        try:
+            model = self._served.find(call.asked.model)
+        except ModelNotReady as error:
+            if error.state == "quarantined":
+                raise
+            return self._wait(call, self._model(call), self._admit)
+        self._admit(call, model)
 
     async def _model(self, call: Call) -> ServedModel:
         """The model, ready; waits for it if it is on its way."""
@@ -134,38 +191,53 @@ class Relay:
                     raise
                 self._books.waiting(error.name, 1)
                 try:
-                    await call.unless_left(self._served.changed(left_s))
+                    await self._served.changed(left_s)
                 finally:
                     self._books.waiting(error.name, -1)
 
-    async def _ticket(self, call: Call, model: ServedModel) -> Ticket:
+    def _admit(self, call: Call, model: ServedModel) -> None:
+        call.model = model
+        call.mark = self._poison.check(model.name, call.asked.body)
+        ask = self._ask_for(call, model)
+        call.ticket = self._admission.try_enter(ask)
+        if call.ticket is None:
+            return self._wait(call, self._queue(call, ask), self._send)
+        self._send(call, model)
+
+    async def _queue(self, call: Call, ask: Ask) -> ServedModel:
+        """Returns when the call has its ticket."""
+        self._books.waiting(ask.model, 1)
+        try:
+            call.ticket = await self._admission.enter(ask)
+        finally:
+            self._books.waiting(ask.model, -1)
+        call.queue_s = call.ticket.waited_s
+        assert call.model is not None
+        return call.model
+
+    def _send(self, call: Call, model: ServedModel) -> None:
+        self._prepare(call, model)
+        self._books.begin(call)
+        call.avoid = self._breaker.blocked(time.monotonic())
+        self._try_next(call, model)
+
+    def _ask_for(self, call: Call, model: ServedModel) -> Ask:
         estimate = self._books.estimate(model.name)
         prompt = estimate.input_tokens(len(call.asked.prompt) or len(call.asked.body))
         output = estimate.output_tokens(call.asked, model.context_tokens)
         call.tokens = (prompt, output)
         caller = call.request.caller
-        ask = Ask(
+        return Ask(
             caller.key,
             caller.tenant,
             model.name,
             model.limits,
             prompt + output,
             model.price.cost(prompt, 0, output),
-            _priority(call.request),
-            sum(replica.slots for replica in model.replicas)
-            if all(replica.slots for replica in model.replicas)
-            else 0,
+            priority(call.request),
+            slots(model),
             self._config.wait_s,
         )
-        ticket = self._admission.try_enter(ask)
-        if ticket is None:
-            self._books.waiting(model.name, 1)
-            try:
-                ticket = await call.unless_left(self._admission.enter(ask))
-            finally:
-                self._books.waiting(model.name, -1)
-            call.queue_s = ticket.waited_s
-        return ticket
 
     def _prepare(self, call: Call, model: ServedModel) -> None:
         """What the engine gets instead of what the client sent."""
@@ -192,73 +264,74 @@ class Relay:
             return b""
         return self._salts.of(call.request.caller.tenant.name, asked.salt)
 
-    async def _try_replicas(self, call: Call, model: ServedModel) -> Connection:
-        """The connection on which an answer has come; EngineGone if there is none.
+    def _try_next(self, call: Call, model: ServedModel) -> None:
+        """Ask a replica; EngineGone if there is none left.
 
         Another replica is asked only if the one before has not got the request, or has declined
         it: a request that kills an engine must not visit the next.
         """
-        now_s = time.monotonic()
-        avoid = self._breaker.blocked(now_s)
-        for number in range(_MOST_TRIES):
-            lease = self._chooser.pick(model, call.asked.prompt, call.salt, avoid)
-            if lease is None:
-                break
-            call.lease, replica = lease, lease.replica
-            avoid |= {replica.id}
-            call.has_others = (
-                len(model.replicas) > 1
-                and number + 1 < _MOST_TRIES
-                and not avoid.issuperset([other.id for other in model.replicas])
-            )
-            self._breaker.picked(replica.id, now_s)
-            connection = await self._ask(call, replica)
-            if call.has_left:
-                raise ClientLeft
-            if connection is not None and connection.is_headed:
-                if not call.is_declined:
-                    return connection
-                connection.abort()
-            else:
-                self._note_loss(call, model, replica)
-                if connection is not None:
-                    self._poison.note_death(call.mark)
-                    break
-            call.connection = None
-            lease.end()
-        raise EngineGone(model.name, is_started=False)
+        lease = None
+        if call.tries < _MOST_TRIES:
+            lease = self._chooser.pick(model, call.asked.prompt, call.salt, call.avoid)
+        if lease is None:
+            raise EngineGone(model.name, is_started=False)
+        call.lease, replica = lease, lease.replica
+        call.avoid |= {replica.id}
+        call.tries += 1
+        call.has_others = (
+            len(model.replicas) > 1
+            and call.tries < _MOST_TRIES
+            and not call.avoid.issuperset([other.id for other in model.replicas])
+        )
+        self._breaker.picked(replica.id, time.monotonic())
+        connection = self._pool.take(replica.address)
+        if connection is not None:
+            call.ask(connection, head(call, replica))
+        else:
+            self._connect(call, replica)
 
-    async def _ask(self, call: Call, replica: Replica) -> Connection | None:
-        """Send the request and wait for the end of the answer. None: nobody listens there.
+    def _connect(self, call: Call, replica: Replica) -> None:
+        self._wait(call, self._pool.connect(replica.address), self._connected)
+
+    def _connected(self, call: Call, connection: Connection | None) -> None:
+        assert call.lease is not None and call.model is not None
+        if connection is not None:
+            return call.ask(connection, head(call, call.lease.replica))
+        self._note_loss(call, call.model, call.lease.replica)
+        call.lease.end()
+        self._try_next(call, call.model)
+
+    def _look(self, call: Call, _: None) -> None:
+        """The answer has come as far as it does.
 
         An engine closes idle connections after some seconds, perhaps just now: one that was idle
         and ends without a single byte has not been asked, so a fresh one is.
         """
-        head = _head(call, replica)
-        connection = self._pool.take(replica.address)
-        if connection is None:
-            connection = await self._pool.connect(replica.address)
-        while connection is not None:
-            if call.has_left:
-                connection.abort()
-                break
-            call.ask(connection, head)
-            await call.over()
-            if connection.is_headed or connection.has_bytes or not connection.is_reused:
-                break
-            if call.has_left:
-                break
-            connection = await self._pool.connect(replica.address)
-        return connection
+        connection, model, lease = call.connection, call.model, call.lease
+        if call.has_left or connection is None or model is None or lease is None:
+            return self._leave(call)
+        if connection.is_headed:
+            if not call.is_declined:
+                return self._finish(call, connection, lease)
+            connection.abort()
+            call.connection = None
+            lease.end()
+            return self._try_next(call, model)
+        call.connection = None
+        if connection.is_reused and not connection.has_bytes:
+            return self._connect(call, lease.replica)
+        self._note_loss(call, model, lease.replica)
+        self._poison.note_death(call.mark)
+        raise EngineGone(model.name, is_started=False)
 
-    async def _finish(self, call: Call, model: ServedModel, connection: Connection) -> None:
-        """The answer has come as far as it does: write it down, and send the last of it."""
-        assert call.lease is not None
+    def _finish(self, call: Call, connection: Connection, lease: Lease) -> None:
+        """Write it down, and send the last of it."""
+        assert call.model is not None
         if not call.is_complete:
-            self._note_loss(call, model, call.lease.replica)
+            self._note_loss(call, call.model, lease.replica)
             self._poison.note_death(call.mark)
-            raise EngineGone(model.name, is_started=True)
-        self._breaker.succeeded(call.lease.replica.id)
+            raise EngineGone(call.model.name, is_started=True)
+        self._breaker.succeeded(lease.replica.id)
         self._poison.note_answer(call.mark)
         call.let_go()
         if connection.is_complete:
@@ -268,9 +341,23 @@ class Relay:
         last = call.last_bytes()
         self._books.end(call, "ok" if call.status < 400 else "error")
         if self._config.commit == "each":
-            await self._books.journal.committed()
-        if not call.has_left:
-            call.outlet.end(last)
+            return self._wait(call, self._written(last), self._end)
+        self._end(call, last)
+
+    async def _written(self, last: bytes) -> bytes:
+        await self._books.journal.committed()
+        return last
+
+    def _end(self, call: Call, last: bytes) -> None:
+        call.outlet.end(last)
+        self._close(call)
+
+    def _break_off(self, call: Call) -> None:
+        content = b"Internal Server Error"
+        if call.outlet.is_started:
+            return call.outlet.break_off()
+        call.outlet.start(500, [(b"content-type", b"text/plain")], b"%d" % len(content))
+        call.outlet.end(content)
 
     def _tell(self, call: Call, error: InhouseError, outcome: str) -> None:
         """Give up without pretending success: by a refusal, if nothing was sent to the client.
@@ -308,30 +395,6 @@ class Relay:
         _logger.warning("engine gone %s", log.fields(model=model.name, replica=replica.id))
 
 
-def _priority(request: Request) -> Priority:
-    """The class that the client asks for (`x-inhouse-priority`), as far as its key goes."""
-    key = request.caller.key
-    most = _PRIORITIES.index(key.priority) if key is not None else 0
-    wanted = request.headers.get(b"x-inhouse-priority", b"default")
-    if request.priority is not None:
-        wanted = request.priority.encode()
-    return _PRIORITIES[max(most, _RANKS.get(wanted, 1))]
-
-
-def _head(call: Call, replica: Replica) -> bytes:
-    request = call.request
-    lines = [_opening(request.path, replica.address, replica.key)]
-    for name in _FORWARDED:
-        if (value := request.headers.get(name)) is not None:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    if call.trace is not None:
-        lines.append(b"traceparent: %b\r\n" % call.trace.header)
-    lines.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(call.body), request.id))
-    return b"".join(lines)
-
-
-@lru_cache(1024)
-def _opening(path: str, address: str, key: str) -> bytes:
-    """What is the same in all requests of a route to a replica."""
-    line = f"POST {path} HTTP/1.1\r\nhost: {host_of(address)}\r\n"
-    return (line + f"authorization: Bearer {key}\r\n" if key else line).encode()
+def _fail(call: Call, error: BaseException) -> None:
+    """The step after what went wrong."""
+    raise error

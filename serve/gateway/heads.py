@@ -1,0 +1,50 @@
+"""What an engine is told of a request besides its body, and what is read from its headers."""
+
+from functools import lru_cache
+
+from serve.gateway.call import Call
+from serve.gateway.exchange import Request
+from serve.gateway.upstream import host_of
+from serve.quota import Priority
+from serve.roster import Replica, ServedModel
+
+# What an engine is told of a request's head. Never keys, cookies or the client's host.
+_FORWARDED = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
+_PRIORITIES: tuple[Priority, ...] = ("interactive", "default", "batch")
+_RANKS = {name.encode(): rank for rank, name in enumerate(_PRIORITIES)}
+
+
+def slots(model: ServedModel) -> int:
+    """Requests that its replicas work on at once; 0: as many as come."""
+    each = [replica.slots for replica in model.replicas]
+    return sum(each) if all(each) else 0
+
+
+def priority(request: Request) -> Priority:
+    """The class that the client asks for (`x-inhouse-priority`), as far as its key goes."""
+    key = request.caller.key
+    most = _PRIORITIES.index(key.priority) if key is not None else 0
+    wanted = request.headers.get(b"x-inhouse-priority", b"default")
+    if request.priority is not None:
+        wanted = request.priority.encode()
+    return _PRIORITIES[max(most, _RANKS.get(wanted, 1))]
+
+
+def head(call: Call, replica: Replica) -> bytes:
+    """What a replica gets before the body."""
+    request = call.request
+    lines = [_opening(request.path, replica.address, replica.key)]
+    for name in _FORWARDED:
+        if (value := request.headers.get(name)) is not None:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if call.trace is not None:
+        lines.append(b"traceparent: %b\r\n" % call.trace.header)
+    lines.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(call.body), request.id))
+    return b"".join(lines)
+
+
+@lru_cache(1024)
+def _opening(path: str, address: str, key: str) -> bytes:
+    """What is the same in all requests of a route to a replica."""
+    line = f"POST {path} HTTP/1.1\r\nhost: {host_of(address)}\r\n"
+    return (line + f"authorization: Bearer {key}\r\n" if key else line).encode()
