@@ -56,17 +56,37 @@ _PROMPTS = ("prompt", "input", "documents")
 _TEXTS = ("prompt", "input")
 
 
+class _Part(msgspec.Struct, forbid_unknown_fields=True):
+    type: str | None = None
+    text: str | None = None
+
+
+class _Function(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, forbid_unknown_fields=True):
+    id: str | None = None
+    type: str | None = None
+    index: int | None = None
+    function: _Function | None = None
+
+
 class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """A message that is text and nothing else: no deeper than it seems, however often a key is
-    written, and without media."""
+    """A message that is text: no deeper than it seems, however often a key is written, and without
+    media."""
 
     role: str | None = None
-    content: str | None = None
+    content: str | list[_Part] | None = None
     name: str | None = None
     tool_call_id: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
 
 
-_PLAIN_DEPTH = 3  # of a body with such messages, there
+_PLAIN_DEPTH = 6  # of a body with such messages, there
 _START_BYTES = 64  # of a value, by which it is looked for in the body
 
 # The last of several equal keys counts, as for engines.
@@ -76,9 +96,9 @@ _look_at_plain = msgspec.json.Decoder(list[_Plain]).decode
 _decode = msgspec.json.Decoder().decode
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ALIKE = bytes.maketrans(b"{}", b"[]")
 _WINDOW_BYTES = 2**16
 _QUOTE, _LIST, _NESTS = ord('"'), ord("["), b"[{"
-_PAIRS = re.compile(rb"\[\]|\{\}")
 _REPEATS = re.compile(r"\{\s*(\d+)?\s*(?:,\s*(\d+)?\s*)?\}")
 _MEDIA_KEYS = frozenset(
     ("url", "uri", "image_url", "video_url", "audio_url", "file_url", "image", "video", "audio")
@@ -98,7 +118,7 @@ def check(body: bytes, bounds: Bounds) -> None:
     try:
         looked = _look(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        _check_depth(body, bounds.max_depth)
+        _check_depth(body, bounds.max_depth, bounds.max_depth)
         return
     check_decoded(looked, body, bounds)
 
@@ -112,21 +132,21 @@ def check_asked(asked: Asked, bounds: Bounds) -> None:
 def check_decoded(looked: Looked, body: bytes, bounds: Bounds) -> None:
     """The same where `looked` is what `body` holds at its top level."""
     plain, text = _plain_part(looked)
+    others = [(name, bytes(raw)) for name, raw in looked.items() if name != plain]
+    nested = [(name, value) for name, value in others if value[0] in _NESTS]
     most = bounds.max_depth
-    if not plain or most < _PLAIN_DEPTH or not _is_flat_around(text, body, most):
-        _check_depth(body, most)
-    nested = []
-    for name, raw in looked.items():
-        if name == plain:
-            continue
-        value = bytes(raw)
+    if plain and most >= _PLAIN_DEPTH and _is_flat_but_for(nested, text, body, most):
+        for _, value in nested:
+            _check_depth(value, most - 1, most)
+    else:
+        _check_depth(body, most, most)
+    for name, value in others:
         if name in _CHECKS and value != b"null":
             _CHECKS[name](name, value, bounds)
-        if (value[0] in _NESTS or name in _MEDIA_KEYS) and name not in _NEVER_MEDIA:
-            nested.append((name, value))
-    for name, value in nested:
-        for key, url in _media_in(name, value):
-            _check_url(key, url, bounds.media_hosts)
+    for name, value in others:
+        if name in _MEDIA_KEYS or value[0] in _NESTS and name not in _NEVER_MEDIA:
+            for key, url in _media_in(name, value):
+                _check_url(key, url, bounds.media_hosts)
 
 
 def _plain_part(looked: Looked) -> tuple[str, bytes]:
@@ -144,16 +164,19 @@ def _plain_part(looked: Looked) -> tuple[str, bytes]:
     return "", b""
 
 
-def _is_flat_around(value: bytes, body: bytes, most: int) -> bool:
-    """Whether so few brackets are around a value that nothing there can be nested deeper. False if
-    that is not told in a moment."""
-    start = body.find(value[:_START_BYTES])
-    if not body.startswith(value, start):
+def _is_flat_but_for(nested: list[tuple[str, bytes]], text: bytes, body: bytes, most: int) -> bool:
+    """Whether a body has so few brackets in none of these values of its top level that nothing can
+    be nested deeper there, in values that no longer count for example. False if that is not told
+    in a moment."""
+    start = body.find(text[:_START_BYTES])
+    if not body.startswith(text, start):
         return False
-    before, after = body[:start], body[start + len(value) :]
-    return len(before) + len(after) <= most or (
-        before.count(b"[") + before.count(b"{") + after.count(b"[") + after.count(b"{") <= most
-    )
+    around = body[:start] + body[start + len(text) :]
+    return _brackets(around) - sum(_brackets(value) for _, value in nested) <= most
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
 
 
 def _everything(raw: bytes | msgspec.Raw) -> Any:
@@ -170,26 +193,27 @@ def _refuse(name: str, problem: str) -> BadRequest:
     return BadRequest(f"{name} {problem}.", param=name)
 
 
-def _check_depth(body: bytes, most: int) -> None:
+def _check_depth(part: bytes, most: int, most_told: int) -> None:
     """Without decoding, which would build what somebody made to be large: only brackets that no
     string holds are left, and pairs of them are removed from the inside out, once per level."""
-    if body.count(b"[") + body.count(b"{") <= most:
+    if _brackets(part) <= most:
         return
-    brackets = _brackets_in(body.replace(b"\\\\", b"").replace(b'\\"', b""))
+    brackets = _brackets_in(part.replace(b"\\\\", b"").replace(b'\\"', b""))
     for _ in range(most):
         if not brackets:
             return
-        brackets = _PAIRS.sub(b"", brackets)
+        brackets = brackets.replace(b"[]", b"")
     if brackets:
-        raise BadRequest(f"The body is nested deeper than {most} levels.")
+        raise BadRequest(f"The body is nested deeper than {most_told} levels.")
 
 
 def _brackets_in(unescaped: bytes) -> bytes:
-    """Those that are in no string. A window at a time, for many short strings take much memory."""
+    """Those that are in no string, as if all were of one kind. A window at a time, for many short
+    strings take much memory."""
     found, is_string = [], 0
     for start in range(0, len(unescaped), _WINDOW_BYTES):
         parts = unescaped[start : start + _WINDOW_BYTES].split(b'"')
-        found.append(b"".join(parts[is_string::2]).translate(None, _NO_BRACKETS))
+        found.append(b"".join(parts[is_string::2]).translate(_ALIKE, _NO_BRACKETS))
         is_string ^= len(parts) - 1 & 1
     return b"".join(found)
 
@@ -245,12 +269,10 @@ def _check_grammar(name: str, raw: bytes, bounds: Bounds) -> None:
 
 
 def _check_tools(name: str, raw: bytes, bounds: Bounds) -> None:
-    if len(raw) * _MOST_LONGER <= bounds.max_grammar:
-        return
     found = _everything(raw)
-    if isinstance(found, list) and any(
-        len(msgspec.json.encode(tool)) > bounds.max_grammar for tool in found
-    ):
+    if len(raw) * _MOST_LONGER <= bounds.max_grammar or not isinstance(found, list):
+        return
+    if any(len(msgspec.json.encode(tool)) > bounds.max_grammar for tool in found):
         raise _refuse(name, f"may have {bounds.max_grammar} bytes each at most")
 
 

@@ -33,7 +33,16 @@ def refused(raw: bytes, bounds: Bounds = BOUNDS) -> str | None:
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"url": {}}}}}
+CALLS = [
+    {"role": "user", "content": [{"type": "text", "text": "see"}]},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"url": [1]}'}}]},
+    {"role": "tool", "tool_call_id": "1", "content": '[{"\\"' * 50},
+]  # fmt: skip
 FINE: dict[str, bytes] = {
+    "an agent at work": body(messages=CALLS * 50, tools=[TOOL] * 50),
+    "an agent at work, at the bound": body(messages=CALLS * 50, tools=0)
+        .replace(b'"tools": 0', b'"tools":' + b"[" * 63 + b"]" * 63),
     "plain": body(),
     "n at its bound": body(n=16),
     "null": body(n=None, stop=None, response_format=None),
@@ -153,6 +162,11 @@ BAD: list[tuple[str, bytes]] = [
     ("", b'{"model":"m","messages":[{"content":' + DEEP + b',"content":"x"}]}'),
     ("", b'{"model":"m","prompt":' + DEEP + b',"prompt":"x"}'),
     ("", body(messages=MESSAGES * 100, x=0).replace(b'"x": 0', b'"x":' + DEEP)),
+    ("", body(messages=CALLS * 50, tools=0).replace(b'"tools": 0', b'"tools":[%b]' % DEEP)),
+    ("", body(messages=CALLS * 50, tools=[TOOL] * 50, stop=0)
+         .replace(b'"stop": 0', b'"stop":%b,"stop":[]' % DEEP)),
+    ("", body(messages=CALLS).replace(b'"type"', b'"text":%b,"text":"","type"' % DEEP)),
+    ("url", body(messages=[*CALLS, {"tool_calls": [{"extra": {"url": "http://10.0.0.1/"}}]}])),
     ("", body(messages=[{"role": "user", "content": "\xff"}]).replace(b"\\u00ff", b"\xff")
          .replace(b'"}]', b'","x":["\xff"]}]')),
     ("", body(stop="x").replace(b'"x"', b'["\xff"]')),
