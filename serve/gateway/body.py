@@ -11,30 +11,14 @@ from serve.gateway.splice import rewritten
 
 _UNSET = msgspec.Raw()
 
-
-class _Peek(msgspec.Struct):
-    """What decides over a request's way. Numbers that are none are the engine's to refuse."""
-
-    model: Any = msgspec.UNSET
-    stream: Any = None
-    stream_options: msgspec.Raw = _UNSET
-    cache_salt: msgspec.Raw = _UNSET
-    max_tokens: Any = None
-    max_completion_tokens: Any = None
-    max_output_tokens: Any = None
-    n: Any = None
-    messages: msgspec.Raw = _UNSET
-    prompt: msgspec.Raw = _UNSET
-    input: msgspec.Raw = _UNSET
+Looked = dict[str, msgspec.Raw]  # the members of a body's top level
 
 
-class _RawModel(msgspec.Struct):
-    model: msgspec.Raw = _UNSET
-
-
-_peek = msgspec.json.Decoder(_Peek).decode
-_raw_model = msgspec.json.Decoder(_RawModel).decode
+# What decides over a request's way is decoded; all else stays the bytes that came. The last of
+# several equal keys counts, as for engines.
+_look = msgspec.json.Decoder(Looked).decode
 _any = msgspec.json.Decoder().decode
+_NULL = msgspec.Raw(b"null")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -42,7 +26,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     `prompt`: the bytes of messages, prompt or input as they came. `most_output`: tokens of one of
     `answers`, None: as many as the engine likes. `salt`, `stream_options`: JSON, empty if the
-    body has none.
+    body has none. `looked`: its members; None: it is not JSON.
     """
 
     body: bytes
@@ -53,6 +37,7 @@ class Asked(msgspec.Struct, frozen=True):
     answers: int
     salt: bytes
     stream_options: bytes
+    looked: Looked | None = None
 
     def wants_usage(self) -> bool:
         """Whether a stream is to end with the usage, by OpenAI's `include_usage`."""
@@ -74,8 +59,8 @@ class Asked(msgspec.Struct, frozen=True):
             present["cache_salt"] = self.salt
         if self.stream_options:
             present["stream_options"] = self.stream_options
-        if "model" in changes:
-            present["model"] = bytes(_raw_model(self.body).model)
+        if "model" in changes and self.looked is not None:
+            present["model"] = bytes(self.looked["model"])
         return rewritten(self.body, changes, present)
 
 
@@ -85,7 +70,16 @@ NOTHING = Asked(b"", "", True, b"", None, 1, b"", b"")
 def read(body: bytes) -> Asked:
     """What a JSON body asks for; BadRequest if it is none, or names no model."""
     try:
-        peek = _peek(body)
+        looked = _look(body)
+        find = looked.get
+        model = _any(find("model", _NULL))
+        is_stream = bytes(find("stream", _NULL)) == b"true"
+        most = (
+            _number(find("max_completion_tokens"))
+            or _number(find("max_tokens"))
+            or _number(find("max_output_tokens"))
+        )
+        answers = _number(find("n"))
     except msgspec.ValidationError:
         raise BadRequest("The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -93,22 +87,26 @@ def read(body: bytes) -> Asked:
         raise BadRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
-    model = peek.model
-    if model is msgspec.UNSET or model is None:
+    if model is None:
         raise BadRequest("The body must name a model.", param="model")
     if not isinstance(model, str):
         raise BadRequest("The model must be a string.", param="model")
-    most = peek.max_completion_tokens or peek.max_tokens or peek.max_output_tokens
     return Asked(
         body,
         model,
-        peek.stream is True,
-        bytes(peek.messages) or bytes(peek.prompt) or bytes(peek.input),
+        is_stream,
+        bytes(find("messages") or find("prompt") or find("input") or b""),
         most if isinstance(most, int) and most > 0 else None,
-        peek.n if isinstance(peek.n, int) and peek.n > 0 else 1,
-        bytes(peek.cache_salt),
-        bytes(peek.stream_options),
+        answers if isinstance(answers, int) and answers > 0 else 1,
+        bytes(find("cache_salt", _UNSET)),
+        bytes(find("stream_options", _UNSET)),
+        looked,
     )
+
+
+def _number(raw: msgspec.Raw | None) -> Any:
+    """None if it is not there. What is no number is the engine's to refuse."""
+    return None if raw is None else _any(raw)
 
 
 async def read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes | None:

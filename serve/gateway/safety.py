@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from serve.errors import BadRequest
+from serve.gateway.body import Asked, Looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ _MOST_PROMPTS = 2048  # in one request, as OpenAI has it
 _MOST_TOKENS_NAMED = 1024  # in lists and mappings of token ids: each is looked at in every step
 _MOST_REPEATS = 1000  # in a regex: automata grow with it
 _LARGEST = 2**31 - 1
+_MOST_LONGER = 8  # times: JSON that is written anew (1e15 has 18 characters then)
 _LONGEST_NUMBER = 400  # characters
 
 # Never for clients: they move caches between engines, name engines' own state, or were each the
@@ -51,16 +53,52 @@ _LOGPROBS = ("logprobs", "top_logprobs", "prompt_logprobs")
 _LENGTHS = ("min_tokens", "max_tokens", "max_completion_tokens", "max_output_tokens", "top_k")
 _TOKEN_LISTS = ("logit_bias", "allowed_token_ids", "stop_token_ids", "bad_words")
 _PROMPTS = ("prompt", "input", "documents")
+_TEXTS = ("prompt", "input")
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True):
+    type: str | None = None
+    text: str | None = None
+
+
+class _Function(msgspec.Struct, forbid_unknown_fields=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, forbid_unknown_fields=True):
+    id: str | None = None
+    type: str | None = None
+    index: int | None = None
+    function: _Function | None = None
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True):
+    """A message that is text: no deeper than it seems, however often a key is written, and without
+    media."""
+
+    role: str | None = None
+    content: str | list[_Part] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+
+
+_PLAIN_DEPTH = 6  # of a body with such messages, there
+_START_BYTES = 64  # of a value, by which it is looked for in the body
 
 # The last of several equal keys counts, as for engines.
-_look = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_look = msgspec.json.Decoder(Looked).decode
 _look_into = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_look_at_plain = msgspec.json.Decoder(list[_Plain]).decode
 _decode = msgspec.json.Decoder().decode
 
-_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ALIKE = bytes.maketrans(b"{}", b"[]")
+_WINDOW_BYTES = 2**16
 _QUOTE, _LIST, _NESTS = ord('"'), ord("["), b"[{"
-_STRINGS = re.compile(rb'"[^"]*"')
-_PAIRS = re.compile(rb"\[\]|\{\}")
 _REPEATS = re.compile(r"\{\s*(\d+)?\s*(?:,\s*(\d+)?\s*)?\}")
 _MEDIA_KEYS = frozenset(
     ("url", "uri", "image_url", "video_url", "audio_url", "file_url", "image", "video", "audio")
@@ -77,17 +115,68 @@ def check(body: bytes, bounds: Bounds) -> None:
 
     Reads a JSON object; what is none is left for those who decode it.
     """
-    _check_depth(body, bounds.max_depth)
     try:
         looked = _look(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        _check_depth(body, bounds.max_depth, bounds.max_depth)
         return
-    for name in looked.keys() & _CHECKS.keys():
-        if (raw := bytes(looked[name])) != b"null":
-            _CHECKS[name](name, raw, bounds)
-    for name in looked.keys() - _NEVER_MEDIA:
-        for key, url in _media_in(name, looked[name]):
-            _check_url(key, url, bounds.media_hosts)
+    check_decoded(looked, body, bounds)
+
+
+def check_asked(asked: Asked, bounds: Bounds) -> None:
+    """The same for a body that has been read."""
+    if asked.looked is not None:
+        check_decoded(asked.looked, asked.body, bounds)
+
+
+def check_decoded(looked: Looked, body: bytes, bounds: Bounds) -> None:
+    """The same where `looked` is what `body` holds at its top level."""
+    plain, text = _plain_part(looked)
+    others = [(name, bytes(raw)) for name, raw in looked.items() if name != plain]
+    nested = [(name, value) for name, value in others if value[0] in _NESTS]
+    most = bounds.max_depth
+    if plain and most >= _PLAIN_DEPTH and _is_flat_but_for(nested, text, body, most):
+        for _, value in nested:
+            _check_depth(value, most - 1, most)
+    else:
+        _check_depth(body, most, most)
+    for name, value in others:
+        if name in _CHECKS and value != b"null":
+            _CHECKS[name](name, value, bounds)
+    for name, value in others:
+        if name in _MEDIA_KEYS or value[0] in _NESTS and name not in _NEVER_MEDIA:
+            for key, url in _media_in(name, value):
+                _check_url(key, url, bounds.media_hosts)
+
+
+def _plain_part(looked: Looked) -> tuple[str, bytes]:
+    """What is text and nothing else, as is usual: the name of the prompt and the prompt. It needs
+    no other look. The name is empty if there is no such prompt."""
+    if (messages := looked.get("messages")) is not None:
+        try:
+            _look_at_plain(messages)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return "", b""
+        return "messages", bytes(messages)
+    for name in _TEXTS:
+        if name in looked and (text := bytes(looked[name]))[0] == _QUOTE:
+            return name, text
+    return "", b""
+
+
+def _is_flat_but_for(nested: list[tuple[str, bytes]], text: bytes, body: bytes, most: int) -> bool:
+    """Whether a body has so few brackets in none of these values of its top level that nothing can
+    be nested deeper there, in values that no longer count for example. False if that is not told
+    in a moment."""
+    start = body.find(text[:_START_BYTES])
+    if not body.startswith(text, start):
+        return False
+    around = body[:start] + body[start + len(text) :]
+    return _brackets(around) - sum(_brackets(value) for _, value in nested) <= most
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
 
 
 def _everything(raw: bytes | msgspec.Raw) -> Any:
@@ -96,25 +185,37 @@ def _everything(raw: bytes | msgspec.Raw) -> Any:
         return _decode(raw)
     except msgspec.MsgspecError:
         raise BadRequest("The body has a number that is too large.") from None
+    except UnicodeDecodeError:  # which nobody has seen in what was only passed over
+        raise BadRequest("The body is not valid JSON.") from None
 
 
 def _refuse(name: str, problem: str) -> BadRequest:
     return BadRequest(f"{name} {problem}.", param=name)
 
 
-def _check_depth(body: bytes, most: int) -> None:
+def _check_depth(part: bytes, most: int, most_told: int) -> None:
     """Without decoding, which would build what somebody made to be large: only brackets that no
     string holds are left, and pairs of them are removed from the inside out, once per level."""
-    if body.count(b"[") + body.count(b"{") <= most:
+    if _brackets(part) <= most:
         return
-    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = _STRINGS.sub(b"", unescaped.translate(None, _NO_BRACKETS))
+    brackets = _brackets_in(part.replace(b"\\\\", b"").replace(b'\\"', b""))
     for _ in range(most):
         if not brackets:
             return
-        brackets = _PAIRS.sub(b"", brackets)
+        brackets = brackets.replace(b"[]", b"")
     if brackets:
-        raise BadRequest(f"The body is nested deeper than {most} levels.")
+        raise BadRequest(f"The body is nested deeper than {most_told} levels.")
+
+
+def _brackets_in(unescaped: bytes) -> bytes:
+    """Those that are in no string, as if all were of one kind. A window at a time, for many short
+    strings take much memory."""
+    found, is_string = [], 0
+    for start in range(0, len(unescaped), _WINDOW_BYTES):
+        parts = unescaped[start : start + _WINDOW_BYTES].split(b'"')
+        found.append(b"".join(parts[is_string::2]).translate(_ALIKE, _NO_BRACKETS))
+        is_string ^= len(parts) - 1 & 1
+    return b"".join(found)
 
 
 def _check_ours(name: str, raw: bytes, bounds: Bounds) -> None:
@@ -169,9 +270,9 @@ def _check_grammar(name: str, raw: bytes, bounds: Bounds) -> None:
 
 def _check_tools(name: str, raw: bytes, bounds: Bounds) -> None:
     found = _everything(raw)
-    if isinstance(found, list) and any(
-        len(msgspec.json.encode(tool)) > bounds.max_grammar for tool in found
-    ):
+    if len(raw) * _MOST_LONGER <= bounds.max_grammar or not isinstance(found, list):
+        return
+    if any(len(msgspec.json.encode(tool)) > bounds.max_grammar for tool in found):
         raise _refuse(name, f"may have {bounds.max_grammar} bytes each at most")
 
 
@@ -202,23 +303,22 @@ def _regexes(name: str, found: Any) -> Iterator[str]:
             yield from _regexes("", value)
 
 
-def _media_in(name: str, raw: msgspec.Raw) -> Iterator[tuple[str, str]]:
+def _media_in(name: str, raw: bytes) -> Iterator[tuple[str, str]]:
     """Media in a value of the top level. What is usual, a list of messages that are plain text, is
     not built to find that there are none."""
-    view = memoryview(raw)
-    if view[0] == _QUOTE:
+    if raw[0] == _QUOTE:
         yield from _media({name: _everything(raw)}) if name in _MEDIA_KEYS else ()
-    elif view[0] == _LIST:
+    elif raw[0] == _LIST:
         try:
             messages = _look_into(raw)
-        except msgspec.ValidationError:  # of something else
+        except (msgspec.MsgspecError, UnicodeDecodeError):  # of something else
             yield from _media(_everything(raw))
             return
         for message in messages:
             if any(memoryview(each)[0] in _NESTS or key in _MEDIA_KEYS
                    for key, each in message.items()):  # fmt: skip
                 yield from _media({key: _everything(each) for key, each in message.items()})
-    elif view[0] in _NESTS:
+    elif raw[0] in _NESTS:
         yield from _media({name: _everything(raw)})
 
 

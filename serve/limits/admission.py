@@ -4,6 +4,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+import msgspec
+
 from serve.errors import QueueFull, QueueTimeout
 from serve.limits.claim import Claim
 from serve.limits.headers import headers_of
@@ -18,8 +20,7 @@ _MOST_PARTIES = 10_000  # combinations of key, tenant and model that are kept re
 _FREE = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):  # which is made in a fifth of a dataclass's time
     """What a request asks for. `key` None: no key is asked for here.
 
     `tokens`: input and output that it may take at most, as estimated; `nanos`: what they may cost.
@@ -181,12 +182,15 @@ class Admission:
     def left(self, name: str, lasted_s: float) -> None:
         """A request is over: the next one may come."""
         model = self._model(name)
-        model.pace.note(time.monotonic(), lasted_s, len(model.queue) > 0)
+        if not model.queue.size:
+            model.pace.note(0.0, lasted_s, is_crowded=False)  # the time is not looked at
+            return
+        model.pace.note(time.monotonic(), lasted_s, is_crowded=True)
         self._pump(name)
 
     def headers(self, claim: Claim) -> list[tuple[bytes, bytes]]:
         """Of the claim's limits."""
-        return headers_of(claim.rows(), self._table.clock.monotonic_ns())
+        return headers_of(claim.levels(), self._table.clock.monotonic_ns())
 
     def _pump(self, name: str) -> None:
         """Let in as many as there is room for."""

@@ -39,7 +39,7 @@ class Claim:
             rows = self._look(now_ns, usual_s)
             if self._model_line is not None and (rows[-1][7] or rows[-1][3] >= slots):
                 return False
-            for line, row in zip(self._lines, rows, strict=True):
+            for line, row in zip(self._lines, rows):  # noqa: B905  # there is one for each
                 marks.append(line.take(row, tokens, nanos, now_ns))
         finally:
             table.unlock()
@@ -88,15 +88,16 @@ class Claim:
         now_ns = table.tick()
         table.lock()
         try:
-            for line, marks in zip(self._lines, self.marks, strict=True):
+            for line, marks in zip(self._lines, self.marks):  # noqa: B905  # there is one for each
                 line.settle(reserved, used, marks, now_ns)
         finally:
             table.unlock()
         return (now_ns - self.now_ns) / 10**9
 
-    def rows(self) -> list[tuple[Terms, Row]]:
-        """As they are now, perhaps in the middle of somebody's change."""
-        return [(line.terms, line.read()) for line in self._lines]
+    def levels(self) -> list[tuple[Terms, Row]]:
+        """As they are now, perhaps in the middle of somebody's change: the rows' beginnings, of
+        those with limits per minute."""
+        return [(line.terms, line.levels()) for line in self._lines if line.terms.has_minutes]
 
     def _look(self, now_ns: int, usual_s: float) -> list[Row]:
         """The rows, if all limits hold. RateLimited, TooLongForLimit."""

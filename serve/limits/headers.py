@@ -2,41 +2,56 @@
 
 from collections.abc import Iterable
 
-from serve.limits.rates import MINUTE_NS, TOKEN_BURST_NS, Row, Terms, level_ns
+from serve.limits.rates import MINUTE_NS, TOKEN_BURST_NS, Row, Terms
 
 Headers = list[tuple[bytes, bytes]]
-_Room = tuple[int, int, int]  # what remains, the limit, what is in the bucket
+# What remains, the limit, what is in the bucket, the limit's header.
+_Room = tuple[int, int, int, tuple[bytes, bytes]]
 
 
 def headers_of(counted: Iterable[tuple[Terms, Row]], now_ns: int) -> Headers:
-    """Limit, what remains of it now, and when all of it will be there again."""
-    requests: list[_Room] = []
-    tokens: list[_Room] = []
+    """Limit, what remains of it now, and when all of it will be there again. Of a row its beginning
+    is enough (`layout.LEVELS`)."""
+    requests: _Room | None = None
+    tokens: _Room | None = None
     for terms, row in counted:
-        if terms.request_ns:
-            level = level_ns(row[1], now_ns) + row[7] * terms.request_ns
-            room = max(0, terms.request_burst_ns - level) // terms.request_ns
-            requests.append((room, terms.limits.rpm or 0, level))
-        if terms.tpm:
-            level = level_ns(row[2], now_ns) + terms.token_ns(row[8])
-            room = max(0, TOKEN_BURST_NS - level) * terms.tpm // MINUTE_NS
-            tokens.append((min(room, terms.tpm), terms.tpm, level))
+        if cost_ns := terms.request_ns:
+            level = row[1] - now_ns if row[1] > now_ns else 0
+            level += row[7] * cost_ns
+            spare_ns = terms.request_burst_ns - level
+            room = spare_ns // cost_ns if spare_ns > 0 else 0
+            if requests is None or (room, terms.limits.rpm, level) < requests[:3]:
+                requests = room, terms.limits.rpm or 0, level, terms.request_limit
+        if tpm := terms.tpm:
+            level = row[2] - now_ns if row[2] > now_ns else 0
+            if row[8]:
+                level += terms.token_ns(row[8])
+            spare_ns = TOKEN_BURST_NS - level
+            room = spare_ns * tpm // MINUTE_NS if spare_ns > 0 else 0
+            if room > tpm:
+                room = tpm
+            if tokens is None or (room, tpm, level) < tokens[:3]:
+                tokens = room, tpm, level, terms.token_limit
     headers: Headers = []
-    if requests:
-        room, limit, level = min(requests)
+    if requests is not None:
         headers += (
-            (b"x-ratelimit-limit-requests", b"%d" % limit),
-            (b"x-ratelimit-remaining-requests", b"%d" % room),
-            (b"x-ratelimit-reset-requests", show_ns(level).encode()),
+            requests[3],
+            (b"x-ratelimit-remaining-requests", b"%d" % requests[0]),
+            (b"x-ratelimit-reset-requests", _shown(requests[2])),
         )
-    if tokens:
-        room, limit, level = min(tokens)
+    if tokens is not None:
         headers += (
-            (b"x-ratelimit-limit-tokens", b"%d" % limit),
-            (b"x-ratelimit-remaining-tokens", b"%d" % room),
-            (b"x-ratelimit-reset-tokens", show_ns(level).encode()),
+            tokens[3],
+            (b"x-ratelimit-remaining-tokens", b"%d" % tokens[0]),
+            (b"x-ratelimit-reset-tokens", _shown(tokens[2])),
         )
     return headers
+
+
+def _shown(duration_ns: int) -> bytes:
+    if 0 < duration_ns <= 999_000_000:
+        return b"%dms" % -(-duration_ns // 10**6)
+    return show_ns(duration_ns).encode()
 
 
 def show_ns(duration_ns: int) -> str:

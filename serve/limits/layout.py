@@ -22,6 +22,7 @@ ROWS = 16384
 ROW = struct.Struct(f"{len(Counts._fields)}q")
 ROW_BYTES = ROW.size
 TAKEN = struct.Struct("6q")  # Counts.request_tat … used_at
+LEVELS = struct.Struct("9q")  # Counts.id … waiting_tokens
 RESERVED = struct.Struct("3q")  # Counts.in_flight, reserved_tokens, reserved_nanos
 WAITING = struct.Struct("2q")  # Counts.waiting, waiting_tokens
 HELD = struct.Struct("5q")  # of a slot: in flight, tokens, nanos, waiting, waiting tokens

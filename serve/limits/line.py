@@ -2,13 +2,16 @@
 
 from serve.limits.layout import (
     BACK,
+    LEVELS,
     OF_BACK,
     OF_RESERVED,
     OF_TAKEN,
+    OF_USED,
     OF_WAITING,
     RESERVED,
     ROW,
     TAKEN,
+    USED,
     WAITING,
     id_of,
 )
@@ -29,7 +32,8 @@ Marks = tuple[int, int]
 Amounts = tuple[int, int]  # tokens, nanos
 
 _unpack, _unpack_held = ROW.unpack_from, RESERVED.unpack_from
-_pack, _pack_taken, _pack_held = ROW.pack_into, TAKEN.pack_into, RESERVED.pack_into
+_pack_taken, _pack_used, _pack_held = TAKEN.pack_into, USED.pack_into, RESERVED.pack_into
+_unpack_levels = LEVELS.unpack_from
 
 
 class Line:
@@ -64,6 +68,11 @@ class Line:
             self._held_at = table.layout.held(table.slot, table.index(self._at))
             row = _unpack(self._bytes, self._at)
         return row if row[9] >= self._table.today else self._table.read(self._at)
+
+    def levels(self) -> Row:
+        """The row's beginning, up to who waits: of somebody who is in, so it is his row."""
+        row = _unpack_levels(self._bytes, self._at)
+        return row if row[0] == self._id else self.read()
 
     def look(self, tokens: int, nanos: int, now_ns: int) -> Row | None:
         """The row, if every limit holds: if `rates.waits` finds none, in a microsecond."""
@@ -150,25 +159,48 @@ class Line:
         self._refund(counts, back_ns, self._token_refund_ns(counts, tokens, marks, now_ns), now_ns)
 
     def settle(self, reserved: Amounts, used: Amounts, marks: Marks, now_ns: int) -> None:
-        """Over: charge what was used, give back what was reserved beyond it."""
-        row, terms, content = self.read(), self.terms, self._bytes
-        of_gone, tokens, nanos = 0, 0, 0
+        """Over: charge what was used, give back what was reserved beyond it. In this order: who is
+        killed in between leaves no count too low."""
+        terms, content = self.terms, self._bytes
+        row = _unpack(content, self._at)
+        if row[0] != self._id or row[9] < self._table.today:
+            row = self.read()
+        (tokens, nanos), (used_tokens, used_nanos) = reserved, used
+        in_flight, token_tat, more = row[3], row[2], used_tokens - tokens
+        if terms.tpm:
+            if more > 0:
+                token_tat = max(token_tat, now_ns) + terms.token_ns(more)
+            elif more:
+                unused_ns = refund_ns(marks[1], row[16], terms.token_ns(-more), now_ns)
+                if unused_ns:
+                    token_tat -= unused_ns
+                    back = row[15], row[16] + unused_ns
+                    BACK.pack_into(content, self._at + OF_BACK, *back)
+        _pack_used(
+            content,
+            self._at + OF_USED,
+            row[9],
+            row[10] + used_tokens,
+            row[11] + used_nanos,
+            row[12],
+            row[13] + used_tokens,
+            row[14] + used_nanos,
+        )
         held = _unpack_held(content, self._held_at)
         if held[0] > 0:  # not so after `clear_slot` for a process that was not dead after all
-            of_gone, (tokens, nanos) = 1, reserved
+            in_flight -= 1
             _pack_held(content, self._held_at, held[0] - 1, held[1] - tokens, held[2] - nanos)
-        token_tat, back_ns, more = row[2], row[16], used[0] - reserved[0]
-        if terms.tpm and more > 0:
-            token_tat = max(token_tat, now_ns) + terms.token_ns(more)
-        elif terms.tpm and more:
-            unused_ns = refund_ns(marks[1], back_ns, terms.token_ns(-more), now_ns)
-            token_tat, back_ns = token_tat - unused_ns, back_ns + unused_ns
-        _pack(
+        else:
+            tokens = nanos = 0
+        _pack_taken(
             content,
-            self._at,
-            *(row[0], row[1], token_tat, row[3] - of_gone, row[4] - tokens, row[5] - nanos, now_ns),
-            *(row[7], row[8], row[9], row[10] + used[0], row[11] + used[1]),
-            *(row[12], row[13] + used[0], row[14] + used[1], row[15], back_ns),
+            self._taken_at,
+            row[1],
+            token_tat,
+            in_flight,
+            row[4] - tokens,
+            row[5] - nanos,
+            now_ns,
         )
 
     def _token_refund_ns(self, counts: Counts, tokens: int, marks: Marks, now_ns: int) -> int:

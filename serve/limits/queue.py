@@ -63,10 +63,10 @@ class FairQueue(Generic[W]):
 
     def __init__(self) -> None:
         self._flows: OrderedDict[str, _Flow[W]] = OrderedDict()  # the first one's turn it is
-        self._size = 0
+        self.size = 0
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def push(self, waiter: W) -> None:
         """Somebody comes."""
@@ -75,13 +75,13 @@ class FairQueue(Generic[W]):
             flow = self._flows[waiter.tenant.name] = _Flow(waiter.tenant.weight)
         flow.weight = max(1, waiter.tenant.weight)
         flow.classes[_CLASSES.index(waiter.priority)][id(waiter)] = waiter
-        self._size += 1
+        self.size += 1
 
     def remove(self, waiter: W) -> None:
         """Somebody leaves, unserved. Nothing happens if it is not there (any more)."""
         flow = self._flows.get(waiter.tenant.name)
         if flow and flow.classes[_CLASSES.index(waiter.priority)].pop(id(waiter), None):
-            self._size -= 1
+            self.size -= 1
             if not any(flow.classes):
                 del self._flows[waiter.tenant.name]
 

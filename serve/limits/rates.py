@@ -68,6 +68,9 @@ class Terms:
     day_nanos: int
     month_nanos: int
     has_budget: bool  # any of the four
+    has_minutes: bool  # a limit per minute
+    request_limit: tuple[bytes, bytes]  # the headers that tell it
+    token_limit: tuple[bytes, bytes]
 
     def token_ns(self, tokens: int) -> int:
         """That so many tokens take to leak."""
@@ -97,6 +100,9 @@ def terms_of(limits: Limits) -> Terms:
         day_nanos=_or_none(limits.nanos_per_day),
         month_nanos=_or_none(limits.nanos_per_month),
         has_budget=budgets != (None,) * 4,
+        has_minutes=bool(limits.rpm or limits.tpm),
+        request_limit=(b"x-ratelimit-limit-requests", b"%d" % (limits.rpm or 0)),
+        token_limit=(b"x-ratelimit-limit-tokens", b"%d" % (limits.tpm or 0)),
     )
 
 
@@ -180,7 +186,10 @@ def level_ns(tat: int, now_ns: int) -> int:
 def refund_ns(mark: int, back: int, cost_ns: int, now_ns: int) -> int:
     """What of `cost_ns` has not leaked yet. `mark`: the bucket's tat right after it was poured in,
     plus what had ever been taken out then; `back`: what has ever been taken out now."""
-    return max(0, min(cost_ns, mark - back - now_ns))
+    left_ns = mark - back - now_ns
+    if left_ns <= 0:
+        return 0
+    return cost_ns if cost_ns < left_ns else left_ns
 
 
 def month_of(day: int) -> int:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve.errors import BadRequest
-from serve.gateway.safety import Bounds, check
+from serve.gateway.body import read
+from serve.gateway.safety import Bounds, check, check_asked
 
 BOUNDS = Bounds(media_hosts=("images.example",))
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
@@ -32,7 +33,16 @@ def refused(raw: bytes, bounds: Bounds = BOUNDS) -> str | None:
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"url": {}}}}}
+CALLS = [
+    {"role": "user", "content": [{"type": "text", "text": "see"}]},
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"url": [1]}'}}]},
+    {"role": "tool", "tool_call_id": "1", "content": '[{"\\"' * 50},
+]  # fmt: skip
 FINE: dict[str, bytes] = {
+    "an agent at work": body(messages=CALLS * 50, tools=[TOOL] * 50),
+    "an agent at work, at the bound": body(messages=CALLS * 50, tools=0)
+        .replace(b'"tools": 0', b'"tools":' + b"[" * 63 + b"]" * 63),
     "plain": body(),
     "n at its bound": body(n=16),
     "null": body(n=None, stop=None, response_format=None),
@@ -62,6 +72,11 @@ FINE: dict[str, bytes] = {
     "not JSON, which others refuse": b'{"n": ',
     "no object, which others refuse": b"[1, 2]",
     "brackets in text": body(messages=[{"role": "user", "content": '[{"\\"' * 500}]),
+    "brackets in a part of text": part(type="text", text='[{"\\"' * 500),
+    "brackets in much text": part(type="text", text='\\\\"[{"\\"' * 50_000),
+    "brackets in a prompt": b'{"model":"m","prompt":"' + b'[{\\"' * 500 + b'"}',
+    "many messages": body(messages=MESSAGES * 500),
+    "many messages, with parts": body(messages=[{"content": [{"text": "x"}]}] * 500),
 }  # fmt: skip
 
 
@@ -70,6 +85,15 @@ def test_what_is_usual_passes(name: str) -> None:
     assert refused(FINE[name]) is None
 
 
+@pytest.mark.parametrize(
+    "raw", [b'{"model":"m","\xff":1,"n":1000000}', b'{"model":"m","\\ud800":1,"n":1000000}']
+)
+def test_a_key_that_is_no_text_hides_nothing(raw: bytes) -> None:
+    with pytest.raises(BadRequest, match="not valid JSON"):
+        check_asked(read(raw), BOUNDS)
+
+
+DEEP = b"[" * 65 + b"]" * 65
 ESCAPED = b'"x", "im\\u0061ge_url": {"ur\\u006c": "http:\\/\\/h"}, "y"'
 
 # Each is the shape of a published attack on an engine, or of one that suggests itself.
@@ -133,6 +157,19 @@ BAD: list[tuple[str, bytes]] = [
     ("", b'{"model":"m","x":' + b"[" * 65 + b"]" * 65 + b"}"),
     ("", b'{"model":"m","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}"),
     ("", b'{"model":"m","x":' + b"[" * 1_000_000),
+    # The last of equal keys counts, but the engine reads all of them.
+    ("", b'{"model":"m","messages":' + DEEP + b"," + body()[1:]),
+    ("", b'{"model":"m","messages":[{"content":' + DEEP + b',"content":"x"}]}'),
+    ("", b'{"model":"m","prompt":' + DEEP + b',"prompt":"x"}'),
+    ("", body(messages=MESSAGES * 100, x=0).replace(b'"x": 0', b'"x":' + DEEP)),
+    ("", body(messages=CALLS * 50, tools=0).replace(b'"tools": 0', b'"tools":[%b]' % DEEP)),
+    ("", body(messages=CALLS * 50, tools=[TOOL] * 50, stop=0)
+         .replace(b'"stop": 0', b'"stop":%b,"stop":[]' % DEEP)),
+    ("", body(messages=CALLS).replace(b'"type"', b'"text":%b,"text":"","type"' % DEEP)),
+    ("url", body(messages=[*CALLS, {"tool_calls": [{"extra": {"url": "http://10.0.0.1/"}}]}])),
+    ("", body(messages=[{"role": "user", "content": "\xff"}]).replace(b"\\u00ff", b"\xff")
+         .replace(b'"}]', b'","x":["\xff"]}]')),
+    ("", body(stop="x").replace(b'"x"', b'["\xff"]')),
 ]  # fmt: skip
 
 
@@ -172,6 +209,38 @@ def depth(value: Any) -> int:
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
     )
     return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+@given(st.dictionaries(NAMES, JSON), st.integers(1, 6))
+@settings(max_examples=300)
+def test_a_body_that_has_been_read_is_judged_alike(fields: dict[str, Any], most: int) -> None:
+    # Of all JSON that hypothesis thinks of, Infinity alone is none.
+    raw = json.dumps(fields | {"model": "m"}).replace("Infinity", "1").encode()
+    asked, bounds = read(raw), Bounds(max_depth=most)
+    try:
+        check_asked(asked, bounds)
+    except BadRequest as error:
+        assert refused(raw, bounds) == (error.param or "")
+    else:
+        assert refused(raw, bounds) is None
+
+
+PLAIN = st.sampled_from(["role", "content", "name"])
+
+
+@given(st.lists(st.lists(st.tuples(PLAIN, JSON), max_size=4)), JSON, st.integers(1, 6))
+@settings(max_examples=300)
+def test_no_key_that_is_written_twice_hides_depth(
+    messages: list[list[tuple[str, Any]]], value: Any, most: int
+) -> None:
+    shown = [
+        "{" + ",".join(f"{json.dumps(key)}:{json.dumps(each)}" for key, each in pairs) + "}"
+        for pairs in messages
+    ]
+    raw = '{"messages":%s,"messages":[%s]}' % (json.dumps(value), ",".join(shown))  # noqa: UP031
+    deepest = max((1 + depth(each) for pairs in messages for _, each in pairs), default=0)
+    real = 1 + max(depth(value), 1 + max(deepest, 1 if messages else 0))
+    assert (refused(raw.encode(), Bounds(max_depth=most)) == "") == (real > most)
 
 
 @given(JSON, st.integers(1, 6))
