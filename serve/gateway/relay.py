@@ -87,7 +87,7 @@ class Relay:
             asked = read_form(body, request.headers.get(b"content-type", b""))
         else:
             asked = read(body)
-            safety.check(body, self._config.bounds)
+            safety.check_asked(asked, self._config.bounds)
         return Call(request, route, asked, self._books.journal, self._on_over, self._drain)
 
     # A call goes from step to step without waiting, as far as it can; where it must wait, a task
