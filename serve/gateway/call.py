@@ -218,6 +218,10 @@ class Call:
             self.outlet.start(self.status, headers, length)
             if not connection.has_body():
                 self.outlet.flush()
+        if self.is_stream:
+            connection.headers = []
+            if isinstance(self.outlet, Direct):
+                self.request.headers = {}
 
     def _pass(self, data: bytes) -> None:
         if self.first_s is None:

@@ -73,8 +73,8 @@ class Direct:
     RequestResponseCycle; for a `Request` it is the `send`, although it takes no messages."""
 
     __slots__ = (
-        "_head", "_headers", "_is_chunked", "_is_old", "_parts", "_protocol", "_request", "_route",
-        "_size", "_transport", "disconnected", "expects", "is_started", "is_turn", "keep_alive",
+        "_body", "_head", "_headers", "_is_chunked", "_is_old", "_protocol", "_request", "_route",
+        "_transport", "disconnected", "expects", "is_started", "is_turn", "keep_alive",
         "more_body", "response_complete",
     )  # fmt: skip
     message_event = _Nobody()
@@ -85,8 +85,7 @@ class Direct:
         self._protocol, self._transport = protocol, protocol.transport
         self._route, self._headers = route, headers
         self._request: Request | None = None
-        self._parts: list[bytes] | None = []  # of the body; None when it has been handed on
-        self._size = 0
+        self._body: bytes | bytearray | None = b""  # None when it has been handed on
         self._head = b""
         self._is_old = is_old  # HTTP/1.0
         self._is_chunked = False
@@ -106,13 +105,16 @@ class Direct:
 
     def feed(self, body: bytes) -> None:
         """More of the body."""
-        if self._parts is not None:
-            self._parts.append(body)
-            self._size += len(body)
+        if not self._body:
+            self._body = body if self._body is not None else None
+        elif isinstance(self._body, bytearray):
+            self._body += body
+        else:
+            self._body = bytearray(self._body) + body
 
     def advance(self) -> None:
         """Do what can be done with what has come of the request."""
-        if self._parts is None or self.response_complete or self._transport.is_closing():
+        if self._body is None or self.response_complete or self._transport.is_closing():
             return
         try:
             self._advance(self._protocol.front)
@@ -129,13 +131,13 @@ class Direct:
             self._headers = {}
             if request is None:
                 return
-        if self._size > front.most_body_bytes:
-            self._request = self._parts = None
+        body = self._body or b""
+        if len(body) > front.most_body_bytes:
+            self._request = self._body = None
             front.refuse_directly(request, route, BodyTooLarge(front.most_body_bytes))
         elif not self.more_body:
-            parts = self._parts or _EMPTY
-            self._request = self._parts = None
-            front.carry(request, route, parts[0] if len(parts) == 1 else b"".join(parts))
+            self._request = self._body = None
+            front.carry(request, route, bytes(body))
         elif self.expects:
             self.expects = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -223,12 +225,16 @@ class DirectProtocol(StrictProtocol):
     """uvicorn's protocol, in which requests for engines go past ASGI to `front`, which is set on a
     subclass. Others are offered a `send` as the extension `EXTENSION`."""
 
+    __slots__ = ("_news", "listener")
     front: Front
     cycle: Any
     flow: Any
     pipeline: Any
-    listener: Listener | None = None
-    _news: Direct | None = None  # whose request has got on in what is being read
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.listener: Listener | None = None
+        self._news: Direct | None = None  # whose request has got on in what is being read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -39,16 +39,22 @@ class StrictProtocol(HttpToolsProtocol):
     Times are checked by `sweep`, so that a request costs no timer of its own.
     """
 
+    # uvicorn's attributes too: a dict of so many takes 2 KB of each connection.
+    __slots__ = (
+        "_due_s", "_head_bytes", "_is_in_body", "_is_in_head", "access_log", "access_logger",
+        "app", "app_state", "asgi_version", "client", "config", "connections", "cycle",
+        "expect_100_continue", "flow", "headers", "limit_concurrency", "logger", "loop", "parser",
+        "pipeline", "root_path", "scheme", "scope", "server", "server_state", "tasks",
+        "timeout_keep_alive", "timeout_keep_alive_task", "transport", "url", "ws_protocol_class",
+    )  # fmt: skip
     head_timeout_s = 10.0
     body_timeout_s = 60.0
 
-    _due_s = math.inf  # when the head must be here, or more of the body
-    _head_bytes = 0
-    _is_in_head = False
-    _is_in_body = False
-
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self._due_s = math.inf  # when the head must be here, or more of the body
+        self._head_bytes = 0
+        self._is_in_head = self._is_in_body = False
         # Nobody fills a disk by knocking: of bad requests there is no line each, of bugs there is.
         self.logger = _logger
 

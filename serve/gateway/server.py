@@ -99,6 +99,7 @@ async def _rosters(control: Path, grace_s: float) -> AsyncIterator[Roster]:
 
 def _uvicorn_config(config: Config, gateway: Gateway) -> uvicorn.Config:
     class Timed(DirectProtocol):
+        __slots__ = ()
         front = gateway
         head_timeout_s = config.head_timeout_s
         body_timeout_s = config.body_timeout_s
