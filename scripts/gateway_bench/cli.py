@@ -73,8 +73,8 @@ protocol of our own over httptools.
 What we chose: uvicorn with httptools on uvloop, and our own protocol towards engines. No other
 server carried more requests, aiohttp carried about a third of what the protocol of our own did,
 and httpx is out of the question. What ASGI itself costs shows in the last row; so the gateway
-keeps uvicorn's connections and parsing, but writes answers straight into a client's connection,
-past ASGI's messages.
+keeps uvicorn's connections and parsing, but requests for engines do not become ASGI's messages:
+what the parser has found is handed on in the same callback.
 """
 
 
