@@ -219,6 +219,19 @@ def test_headers_are_of_the_tightest(admission: Admission, clock: HandClock) -> 
 
 
 @pytest.mark.parametrize(
+    ("rpm", "shown"), [(10**6, b"1ms"), (6000, b"10ms"), (60, b"1s"), (59, b"1.017s")]
+)
+def test_headers_tell_short_times_as_they_do_long_ones(
+    admission: Admission, rpm: int, shown: bytes
+) -> None:
+    ticket = entered(admission.try_enter(ask(of_key=Limits(rpm=rpm), of_model=Limits(tpm=10**9))))
+    headers = dict(ticket.headers())
+    assert headers[b"x-ratelimit-reset-requests"] == shown
+    assert headers[b"x-ratelimit-reset-tokens"] == b"1ms"
+    assert len(headers) == 6
+
+
+@pytest.mark.parametrize(
     ("duration_ns", "shown"),
     [
         (0, "0s"),
