@@ -265,7 +265,9 @@ PROCESSES: tuple[Cause, ...] = (
         "add --enforce-eager to engine.args; if it stays, choose a newer vLLM",
     ),
     row(
-        r"died unexpectedly.{0,40}?\(exit code: -9\)|Killed process|oom[-_]kill",
+        # The last: a killed core says nothing, and its worker only that it was `cancelled`.
+        r"died unexpectedly.{0,40}?\(exit code: -9\)|Killed process|oom[-_]kill|"
+        r"Failed core proc\(s\): \{[^}]*: -9\b",
         "the kernel killed a process of the engine, most likely for lack of memory",
         "set a smaller engine.kv_cache, or choose a smaller model",
     ),

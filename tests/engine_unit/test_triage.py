@@ -103,6 +103,19 @@ def test_a_worker_that_the_kernel_killed_is_seen_behind_its_consequences() -> No
     assert "crashed (exit code -11)" in find_cause(log.replace("-9", "-11")).cause
 
 
+def test_a_core_that_the_kernel_killed_is_seen_behind_its_worker() -> None:
+    log = """\
+(Worker pid=71) ERROR 11-22 07:05:49 [multiproc_executor.py:1002] Traceback (most recent call last):
+(Worker pid=71) ERROR 11-22 07:05:49 [multiproc_executor.py:1002]   File "x.py", line 867
+(Worker pid=71) ERROR 11-22 07:05:49 [multiproc_executor.py:1002] RuntimeError: cancelled
+(APIServer pid=33) RuntimeError: Engine core initialization failed. See root cause above. \
+Failed core proc(s): {'EngineCore_0': -9}
+"""
+    finding = find_cause(log, 1)
+    assert finding.cause.startswith("the kernel killed a process of the engine")
+    assert finding.remedy == "set a smaller engine.kv_cache, or choose a smaller model"
+
+
 @pytest.mark.parametrize(
     ("exit_code", "cause"),
     [
