@@ -19,6 +19,7 @@ from serve.gateway.config import Config
 from serve.gateway.direct import EXTENSION, Direct
 from serve.gateway.door import Caller, Door
 from serve.gateway.exchange import Request, answer
+from serve.gateway.known import KnownHead
 from serve.gateway.metrics import Metrics
 from serve.gateway.ollama import Ollama
 from serve.gateway.probes import Probes
@@ -106,6 +107,23 @@ class Gateway:
             self.refuse_directly(request, route, error)
             return None
         return request
+
+    def take(self, direct: Direct, known: KnownHead, body: bytes, peer: str) -> None:
+        """The same for a request that is here as a whole, with a head that is known."""
+        route, caller = known.route, self._door.known(known)
+        request = Request(
+            route.name, known.headers, self._new_id(), _nothing, direct,
+            caller or Caller(None, _STRANGER, peer), told=known.told,
+        )  # fmt: skip
+        try:
+            if caller is None:
+                request.caller = self._door.enter(known.headers, peer, "inference")
+                self._door.remember(known, request.caller)
+            if len(body) > self.most_body_bytes:
+                raise BodyTooLarge(self.most_body_bytes)
+            self.relay.begin(request, route, body)
+        except InhouseError as error:
+            self.refuse_directly(request, route, error)
 
     def carry(self, request: Request, route: Route, body: bytes) -> None:
         """Its body is here."""

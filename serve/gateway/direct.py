@@ -7,6 +7,7 @@ Measured: docs/gateway-performance.md.
 """
 
 import asyncio
+import math
 from collections import deque
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -16,11 +17,14 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from serve.errors import BodyTooLarge, InhouseError
 from serve.gateway.exchange import Request
 from serve.gateway.flow import Flow
+from serve.gateway.known import KnownHead, KnownHeads
 from serve.gateway.protocol import StrictProtocol
 from serve.gateway.routes import Route, find
 
 EXTENSION = "inhouse.direct"
 _EMPTY: Any = ()
+_MOST_LEARNT = 4  # heads of a connection: a client that never sends the same is not looked at more
+_COLON = b": "
 _LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
@@ -56,6 +60,10 @@ class Front(Protocol):
         """All of it is here."""
         ...
 
+    def take(self, direct: "Direct", known: KnownHead, body: bytes, peer: str) -> None:
+        """A request with a head that is known: all of it is here."""
+        ...
+
     def refuse_directly(self, request: Request, route: Route, error: InhouseError) -> None:
         """Answer with an error."""
         ...
@@ -80,7 +88,12 @@ class Direct:
     message_event = _Nobody()
 
     def __init__(
-        self, protocol: "DirectProtocol", route: Route, headers: dict[bytes, bytes], is_old: bool
+        self,
+        protocol: "DirectProtocol",
+        route: Route,
+        headers: dict[bytes, bytes],
+        is_old: bool = False,
+        is_kept: bool = True,
     ) -> None:
         self._protocol, self._transport = protocol, protocol.transport
         self._route, self._headers = route, headers
@@ -89,8 +102,8 @@ class Direct:
         self._head = b""
         self._is_old = is_old  # HTTP/1.0
         self._is_chunked = False
-        self.expects = protocol.expect_100_continue
-        self.keep_alive = not is_old and protocol.parser.should_keep_alive()
+        self.expects = False  # to be told to go on
+        self.keep_alive = is_kept
         self.more_body = True
         self.disconnected = self.response_complete = self.is_started = False
         self.is_turn = False  # those before it on the connection are answered
@@ -122,11 +135,19 @@ class Direct:
             self.break_off()
             raise
 
+    def take(self, known: KnownHead, body: bytes) -> None:
+        """Do all at once: the whole request is here, and it is its turn."""
+        self.more_body, self._body = False, None
+        try:
+            self._protocol.front.take(self, known, body, self._protocol.peer)
+        except Exception:
+            self.break_off()
+            raise
+
     def _advance(self, front: Front) -> None:
         request, route = self._request, self._route
         if request is None:
-            client = self._protocol.client
-            peer = client[0] if client is not None else ""
+            peer = self._protocol.peer
             request = self._request = front.enter(self, route, self._headers, peer)
             self._headers = {}
             if request is None:
@@ -142,6 +163,11 @@ class Direct:
             self.expects = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    @property
+    def head(self) -> tuple[dict[bytes, bytes], Route]:
+        """What the parser has found, as long as nothing was done with it."""
+        return self._headers, self._route
+
     def listen(self, listener: Listener | None) -> bool:
         """Tell `listener` from now on (None: nobody); False if the client has left already."""
         self._protocol.set_listener(listener)
@@ -150,20 +176,18 @@ class Direct:
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length: bytes | None) -> None:
         """The head of the answer; it leaves with the first bytes, or with `flush`."""
         self.is_started = True
-        lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in self._protocol.server_state.default_headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
-        for name, value in headers:
-            lines.append(b"%b: %b\r\n" % (name, value))
+        head = headers + self._protocol.server_state.default_headers
         if length is not None:
-            lines.append(b"content-length: %b\r\n" % length)
+            head.append((b"content-length", length))
         elif not self._is_old:
             self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            head.append((b"transfer-encoding", b"chunked"))
         else:  # the end of the connection is that of the answer
             self.keep_alive = False
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self._head = b"".join(lines)
+        if not self.keep_alive:
+            head.append((b"connection", b"close"))
+        line = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        self._head = b"%b%b\r\n\r\n" % (line, b"\r\n".join(map(_COLON.join, head)))
 
     def flush(self) -> None:
         """Send the head now."""
@@ -225,8 +249,9 @@ class DirectProtocol(StrictProtocol):
     """uvicorn's protocol, in which requests for engines go past ASGI to `front`, which is set on a
     subclass. Others are offered a `send` as the extension `EXTENSION`."""
 
-    __slots__ = ("_news", "listener")
+    __slots__ = ("_known", "_learnt", "_news", "listener", "peer")
     front: Front
+    heads: KnownHeads
     cycle: Any
     flow: Any
     pipeline: Any
@@ -235,6 +260,9 @@ class DirectProtocol(StrictProtocol):
         super().__init__(*given, **named)
         self.listener: Listener | None = None
         self._news: Direct | None = None  # whose request has got on in what is being read
+        self._known: KnownHead | None = None  # that this client has sent before
+        self._learnt = 0
+        self.peer = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -243,6 +271,8 @@ class DirectProtocol(StrictProtocol):
         transport.set_write_buffer_limits(high=1, low=0)
         self.flow = Flow(transport)
         self.pipeline = _EMPTY
+        client = self.client
+        self.peer = client[0] if client is not None else ""
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -253,11 +283,29 @@ class DirectProtocol(StrictProtocol):
         self.pipeline = _EMPTY
 
     def data_received(self, data: bytes) -> None:
+        # Between requests the parser stands at the beginning of one, and need not know of those
+        # that it would only find to be good again.
+        is_between = self.cycle is None and not (self._is_in_head or self._is_in_body)
+        known = self._known
+        if is_between and known is not None and not self.transport.is_closing():
+            body = known.body_in(data)
+            if body is not None:
+                self._due_s = math.inf
+                direct = self.cycle = Direct(self, known.route, known.headers)
+                direct.is_turn = True
+                return direct.take(known, body)
         super().data_received(data)
         # Not in the parser's callback: first all that was read must have been found to be good.
         if self._news is not None:
             direct, self._news = self._news, None
+            if is_between and direct.keep_alive and self._learnt < _MOST_LEARNT:
+                self._learn(data, direct)
             direct.advance()
+
+    def _learn(self, data: bytes, direct: Direct) -> None:
+        if self._known is None or not self._known.opens(data):
+            self._known = self.heads.learn(data, *direct.head, self.peer)
+            self._learnt += 1
 
     def set_listener(self, listener: Listener | None) -> None:
         """Who hears of the client from now on."""
@@ -314,7 +362,10 @@ class DirectProtocol(StrictProtocol):
             scope: Any = self.scope  # an extension's value may be anything, whatever uvicorn says
             scope["extensions"] = {EXTENSION: _Sender(self.cycle)}
             return
-        direct = self.cycle = Direct(self, route, head, version == "1.0")
+        is_old = version == "1.0"
+        is_kept = not is_old and self.parser.should_keep_alive()
+        direct = self.cycle = Direct(self, route, head, is_old, is_kept)
+        direct.expects = self.expect_100_continue
         direct.is_turn = is_turn
         self.headers = _EMPTY
         if is_turn:

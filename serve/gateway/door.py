@@ -4,11 +4,13 @@ What a client sends as its key is hashed and looked up; it goes nowhere else, in
 no log. Nothing here grows with what clients send.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Protocol
 
 from serve.errors import Forbidden, KeyExpired, Unauthorized
 from serve.gateway.origins import Clients, is_from_a_foreign_page
@@ -29,6 +31,14 @@ class Caller:
     key: Key | None
     tenant: Tenant
     address: str
+
+
+class Entry(Protocol):
+    """Headers that always come with the same address."""
+
+    caller: Caller | None
+    roster: Roster | None
+    until_s: float
 
 
 class Door:
@@ -65,6 +75,19 @@ class Door:
         if scope not in key.scopes:
             raise Forbidden("scope", scope)
         return Caller(key, self._tenants[key.tenant], address)
+
+    def known(self, entry: Entry) -> Caller | None:
+        """Who was let in with the same headers, if that still holds; None: ask again."""
+        if entry.roster is self._served.roster and self._clock() < entry.until_s:
+            return entry.caller
+        return None
+
+    def remember(self, entry: Entry, caller: Caller) -> None:
+        """Let in the same again, until its key expires or there is another roster."""
+        key = caller.key
+        entry.caller, entry.roster = caller, self._served.roster
+        expires_at = key.expires_at if key is not None else None
+        entry.until_s = math.inf if expires_at is None else expires_at
 
     def _key(self, headers: dict[bytes, bytes]) -> Key:
         value = headers.get(b"authorization") or headers.get(b"x-api-key")

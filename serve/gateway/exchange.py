@@ -9,6 +9,8 @@ from serve.gateway.door import Caller
 from serve.quota import Priority
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# What an engine is told of a request's head. Never keys, cookies or the client's host.
+_FORWARDED = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class Request:
     method: str = "POST"
     query: bytes = b""
     priority: Priority | None = None
+    told: bytes | None = None
 
     @property
     def shown_id(self) -> bytes:
@@ -35,6 +38,12 @@ class Request:
         books know the request by `id`, which nobody can choose."""
         own = self.headers.get(b"x-request-id")
         return own if own is not None and _ID.fullmatch(own) else self.id
+
+
+def told_of(headers: dict[bytes, bytes]) -> bytes:
+    """The lines of a request's head that its engine gets."""
+    told = [(name, headers[name]) for name in _FORWARDED if name in headers]
+    return b"".join([b"%b: %b\r\n" % row for row in told])
 
 
 async def answer(

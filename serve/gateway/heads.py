@@ -3,13 +3,11 @@
 from functools import lru_cache
 
 from serve.gateway.call import Call
-from serve.gateway.exchange import Request
+from serve.gateway.exchange import Request, told_of
 from serve.gateway.upstream import host_of
 from serve.quota import Priority
 from serve.roster import Replica, ServedModel
 
-# What an engine is told of a request's head. Never keys, cookies or the client's host.
-_FORWARDED = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta")
 _PRIORITIES: tuple[Priority, ...] = ("interactive", "default", "batch")
 _RANKS = {name.encode(): rank for rank, name in enumerate(_PRIORITIES)}
 
@@ -23,6 +21,8 @@ def slots(model: ServedModel) -> int:
 def priority(request: Request) -> Priority:
     """The class that the client asks for (`x-inhouse-priority`), as far as its key goes."""
     key = request.caller.key
+    if request.priority is None and b"x-inhouse-priority" not in request.headers:
+        return "batch" if key is not None and key.priority == "batch" else "default"
     most = _PRIORITIES.index(key.priority) if key is not None else 0
     wanted = request.headers.get(b"x-inhouse-priority", b"default")
     if request.priority is not None:
@@ -33,14 +33,14 @@ def priority(request: Request) -> Priority:
 def head(call: Call, replica: Replica) -> bytes:
     """What a replica gets before the body."""
     request = call.request
-    lines = [_opening(request.path, replica.address, replica.key)]
-    for name in _FORWARDED:
-        if (value := request.headers.get(name)) is not None:
-            lines.append(b"%b: %b\r\n" % (name, value))
+    told = request.told
+    if told is None:
+        told = told_of(request.headers)
     if call.trace is not None:
-        lines.append(b"traceparent: %b\r\n" % call.trace.header)
-    lines.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(call.body), request.id))
-    return b"".join(lines)
+        told += b"traceparent: %b\r\n" % call.trace.header
+    return b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n" % (
+        _opening(request.path, replica.address, replica.key), told, len(call.body), request.id
+    )  # fmt: skip
 
 
 @lru_cache(1024)

@@ -18,6 +18,7 @@ from serve.errors import ControlLost, NotRunning
 from serve.gateway.app import Gateway
 from serve.gateway.config import Config
 from serve.gateway.direct import DirectProtocol
+from serve.gateway.known import KnownHeads
 from serve.gateway.protocol import sweep
 from serve.gateway.served import Served
 from serve.gateway.tls import certificates
@@ -101,6 +102,7 @@ def _uvicorn_config(config: Config, gateway: Gateway) -> uvicorn.Config:
     class Timed(DirectProtocol):
         __slots__ = ()
         front = gateway
+        heads = KnownHeads()
         head_timeout_s = config.head_timeout_s
         body_timeout_s = config.body_timeout_s
 
