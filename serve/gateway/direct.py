@@ -335,7 +335,8 @@ class DirectProtocol(StrictProtocol):
             self.cycle = None  # they know each other: nobody else would find that both are over
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)

@@ -6,16 +6,10 @@ from serve.gateway.call import Call
 from serve.gateway.exchange import Request, told_of
 from serve.gateway.upstream import host_of
 from serve.quota import Priority
-from serve.roster import Replica, ServedModel
+from serve.roster import Replica
 
 _PRIORITIES: tuple[Priority, ...] = ("interactive", "default", "batch")
 _RANKS = {name.encode(): rank for rank, name in enumerate(_PRIORITIES)}
-
-
-def slots(model: ServedModel) -> int:
-    """Requests that its replicas work on at once; 0: as many as come."""
-    each = [replica.slots for replica in model.replicas]
-    return sum(each) if all(each) else 0
 
 
 def priority(request: Request) -> Priority:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-import msgspec
-
 from serve import log
 from serve.errors import EngineGone, Forbidden, InhouseError, ModelNotReady, ShuttingDown
 from serve.gateway import errors, safety
@@ -19,7 +17,8 @@ from serve.gateway.call import Call, Lease
 from serve.gateway.config import Config
 from serve.gateway.door import may_use
 from serve.gateway.exchange import Request as Request  # where other parts look for it
-from serve.gateway.heads import head, priority, slots
+from serve.gateway.heads import head
+from serve.gateway.preparing import ask_for, prepare
 from serve.gateway.routes import Route, find
 from serve.gateway.salt import Salts
 from serve.gateway.served import DRAIN_RETRY_S, Served
@@ -167,11 +166,16 @@ class Relay:
         if call.asked.is_stream:
             call.comments = self._comments
             self._comments.watch(call, asyncio.get_running_loop().time())
-        known = self._served.model(call.asked.model)
-        if known is not None and not may_use(call.request.caller.key, known.name, *known.aliases):
-            raise Forbidden("model", known.name)
+        served, key = self._served, call.request.caller.key
+        model = served.model(call.asked.model)
+        if model is not None:
+            is_bound = key is not None and key.models
+            if is_bound and not may_use(key, model.name, *model.aliases):
+                raise Forbidden("model", model.name)
+            if model.replicas and not served.roster.is_draining:
+                return self._admit(call, model)
         try:
-            model = self._served.find(call.asked.model)
+            model = served.find(call.asked.model)
         except ModelNotReady as error:
             if error.state == "quarantined":
                 raise
@@ -198,7 +202,8 @@ class Relay:
     def _admit(self, call: Call, model: ServedModel) -> None:
         call.model = model
         call.mark = self._poison.check(model.name, call.asked.body)
-        ask = self._ask_for(call, model)
+        estimate, slots = self._books.estimate(model.name), self._served.slots(model)
+        ask = ask_for(call, model, estimate, slots, self._config.wait_s)
         call.ticket = self._admission.try_enter(ask)
         if call.ticket is None:
             return self._wait(call, self._queue(call, ask), self._send)
@@ -216,46 +221,10 @@ class Relay:
         return call.model
 
     def _send(self, call: Call, model: ServedModel) -> None:
-        self._prepare(call, model)
+        prepare(call, model, self._salt(call, model))
         self._books.begin(call)
         call.avoid = self._breaker.blocked(time.monotonic())
         self._try_next(call, model)
-
-    def _ask_for(self, call: Call, model: ServedModel) -> Ask:
-        estimate = self._books.estimate(model.name)
-        prompt = estimate.input_tokens(len(call.asked.prompt) or len(call.asked.body))
-        output = estimate.output_tokens(call.asked, model.context_tokens)
-        call.tokens = (prompt, output)
-        caller = call.request.caller
-        return Ask(
-            caller.key,
-            caller.tenant,
-            model.name,
-            model.limits,
-            prompt + output,
-            model.price.cost(prompt, 0, output),
-            priority(call.request),
-            slots(model),
-            self._config.wait_s,
-        )
-
-    def _prepare(self, call: Call, model: ServedModel) -> None:
-        """What the engine gets instead of what the client sent."""
-        asked, request, changes = call.asked, call.request, {}
-        name = model.upstream or model.name
-        call.adds_cache = request.headers.get(b"x-inhouse-usage") == b"deepseek"
-        if call.route.is_form:
-            call.body = asked.body
-            return
-        if asked.model != name:
-            changes["model"] = msgspec.json.encode(name)
-        call.salt = salt = self._salt(call, model)
-        if salt:
-            changes["cache_salt"] = b'"%b"' % salt
-        if asked.is_stream and call.route.streams_usage and not asked.wants_usage():
-            changes["stream_options"] = asked.with_usage()
-            call.drops_usage = True
-        call.body = asked.rewritten(changes) if changes else asked.body
 
     def _salt(self, call: Call, model: ServedModel) -> bytes:
         asked = call.asked
@@ -278,11 +247,7 @@ class Relay:
         call.lease, replica = lease, lease.replica
         call.avoid |= {replica.id}
         call.tries += 1
-        call.has_others = (
-            len(model.replicas) > 1
-            and call.tries < _MOST_TRIES
-            and not call.avoid.issuperset([other.id for other in model.replicas])
-        )
+        call.has_others = call.tries < _MOST_TRIES and _has_others(model, call.avoid)
         self._breaker.picked(replica.id, time.monotonic())
         connection = self._pool.take(replica.address)
         if connection is not None:
@@ -393,6 +358,12 @@ class Relay:
         self._breaker.failed(replica.id, time.monotonic())
         self._books.lost(model.name)
         _logger.warning("engine gone %s", log.fields(model=model.name, replica=replica.id))
+
+
+def _has_others(model: ServedModel, avoid: frozenset[str]) -> bool:
+    """Whether there is a replica that is not to be avoided."""
+    replicas = model.replicas
+    return len(avoid) < len(replicas) or not avoid.issuperset([other.id for other in replicas])
 
 
 def _fail(call: Call, error: BaseException) -> None:

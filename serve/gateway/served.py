@@ -41,6 +41,7 @@ class Served:
         self.roster = roster
         self.keyring = Keyring(roster.keys)
         self._by_name: dict[str, ServedModel] = {}
+        self._slots = {model.name: (model, _slots(model)) for model in roster.models}
         cards = []
         for model in roster.models:
             for name in (model.name, *model.aliases):
@@ -80,12 +81,22 @@ class Served:
         """The model of this name or alias, ready or not."""
         return self._by_name.get(name.casefold())
 
+    def slots(self, model: ServedModel) -> int:
+        """Requests that its replicas work on at once; 0: as many as come."""
+        known = self._slots.get(model.name)
+        return known[1] if known is not None and known[0] is model else _slots(model)
+
     def _not_served(self, name: str) -> ModelNotServed:
         if len(name) > _LONGEST_NAME:
             return ModelNotServed(name)
         return ModelNotServed(
             name, tuple(difflib.get_close_matches(name.casefold(), self._by_name, n=2))
         )
+
+
+def _slots(model: ServedModel) -> int:
+    each = [replica.slots for replica in model.replicas]
+    return sum(each) if all(each) else 0
 
 
 def _card(name: str, model: ServedModel) -> dict[str, Any]:
