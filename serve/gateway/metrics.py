@@ -26,7 +26,7 @@ from serve.quota import NANOS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 CLIENT_LEFT = 499  # nginx's status for a client that closed the connection
-_MOST_UNCOUNTED = 64  # requests; to count them takes less than 0.1 ms
+_MOST_UNCOUNTED = 32  # requests; to count them takes 0.04 ms, 0.12 if no two are alike
 _MOST_TENANTS = 200  # with series of their own; what comes after them is `other`
 _OTHER = "other"
 # Seconds. A first token takes from a cached prefix's tens of milliseconds to a queue's minutes.
@@ -98,17 +98,17 @@ class _Model:
 class _Share:
     """What one tenant took of one model."""
 
-    __slots__ = ("cached", "input", "nanos", "output", "reasoning")
+    __slots__ = ("amounts",)
 
     def __init__(self) -> None:
-        self.input = self.cached = self.output = self.reasoning = self.nanos = 0
+        self.amounts = [0] * (len(_KINDS) + 1)  # tokens of each kind, nanos
 
     def count(self, records: Sequence[End]) -> None:
-        self.input += sum(_column(records, "input_tokens"))
-        self.cached += sum(_column(records, "cached_tokens"))
-        self.output += sum(_column(records, "output_tokens"))
-        self.reasoning += sum(_column(records, "reasoning_tokens"))
-        self.nanos += sum(_column(records, "cost_nanos"))
+        self.amounts = list(map(sum, zip(self.amounts, *map(_amounts, records), strict=True)))
+
+
+_KINDS = ("input", "cached", "output", "reasoning")
+_amounts = attrgetter(*(f"{kind}_tokens" for kind in _KINDS), "cost_nanos")
 
 
 def _column(records: Sequence[End], field: str) -> list[Any]:
@@ -162,13 +162,17 @@ class Metrics:
         for model, begun in Counter(self._begun).items():
             self._models[model].running += begun
         self._begun.clear()
-        groups: defaultdict[tuple[str, str, str], list[End]] = defaultdict(list)
+        by_route: defaultdict[tuple[str, str], list[End]] = defaultdict(list)
+        by_tenant: defaultdict[tuple[str, str], list[End]] = defaultdict(list)
         for record in self._ended:
-            groups[record.model, record.route, record.tenant].append(record)
+            model = record.model
+            by_route[model, record.route].append(record)
+            by_tenant[model, record.tenant].append(record)
         self._ended.clear()
-        for (model, route, tenant), records in groups.items():
+        for (model, route), records in by_route.items():
             self._routes[model, route].count(records)
             self._models[model].count(records)
+        for (model, tenant), records in by_tenant.items():
             self._share(model, tenant).count(records)
 
     def _share(self, model: str, tenant: str) -> _Share:
@@ -228,9 +232,10 @@ class Metrics:
             "inhouse_cost", "Cost in the prices' currency.", labels=("model", "tenant")
         )
         for labels, share in self._shares.items():
-            for kind in ("input", "cached", "output", "reasoning"):
-                tokens.add_metric((*labels, kind), getattr(share, kind))
-            cost.add_metric(labels, share.nanos / NANOS)
+            *amounts, nanos = share.amounts
+            for kind, amount in zip(_KINDS, amounts, strict=True):
+                tokens.add_metric((*labels, kind), amount)
+            cost.add_metric(labels, nanos / NANOS)
         yield from (tokens, cost)
 
 
