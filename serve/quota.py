@@ -88,7 +88,9 @@ class Keyring:
 
     def find(self, header_value: bytes) -> Key | None:
         """The key in the value of an `Authorization: Bearer …` or `x-api-key` header."""
-        text = header_value
-        if text[:7].lower() == b"bearer " or text.lower() == b"bearer":
-            text = text[7:].strip()
+        if header_value.startswith(b"Bearer "):  # as nearly all write it
+            text = header_value[7:].strip()
+        else:
+            scheme, _, credentials = header_value.partition(b" ")
+            text = credentials.strip() if scheme.lower() == b"bearer" else header_value
         return self._by_digest.get(sha256(text).digest())
