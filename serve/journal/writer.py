@@ -35,6 +35,10 @@ class Journal:
         self._book = book = _Book(folder, slot, segment_bytes) if folder else None
         self._flights = flights = Flights(book.flights if book else None)
         # Below, no functions of ours that only call others: every request comes by here.
+        # A request is about to be sent to an engine. Raises DiskFull or NotWritable when the books
+        # could not be kept to its end: then it must be refused. For the ends of those that run
+        # there is always room.
+        self.start: Callable[[Start], None] = book.start if book else _forget
         # A request is over.
         self.end: Callable[[End], None] = book.append if book else _forget
         # A place in the flight table, for `Start.slot`; its count of chunks is 0.
@@ -49,20 +53,6 @@ class Journal:
     def problem(self) -> InhouseError | None:
         """DiskFull or NotWritable while no request may start; goes away when the disk is well."""
         return self._book.committer.problem if self._book else None
-
-    def start(self, record: Start) -> None:
-        """A request is about to be sent to an engine.
-
-        Raises DiskFull or NotWritable when the books could not be kept to its end: then it must
-        be refused. For the ends of those that run there is always room.
-        """
-        book = self._book
-        if book is None:
-            return
-        if problem := book.committer.problem:
-            book.committer.wake()  # to look whether the disk is well again
-            raise problem
-        book.append(record)
 
     def refuse(self, record: Refusal) -> None:
         """A request was refused. Not written down when the disk is full: it has no room to spare
@@ -112,6 +102,12 @@ class _Book:
         self._segment = self._make()
         self._open(self._segment)
         self.committer = Committer(self._harden, self._prepare)
+
+    def start(self, record: Start) -> None:
+        if problem := self.committer.problem:  # once: the committer's thread may take it away
+            self.committer.wake()  # to look whether the disk is well again
+            raise problem
+        self.append(record)
 
     def append(self, record: Record) -> None:
         try:
