@@ -4,9 +4,9 @@ Money is counted in nanos: 1e-9 of the currency of the operator's prices, whiche
 A price is per million tokens, so one token at 0.27 costs 270 nanos and every sum is exact.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
 Scope = Literal["inference", "admin", "metrics"]
@@ -38,8 +38,11 @@ class Price:
 
     def cost(self, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
         """Nanos. `cached_tokens` are those of `input_tokens` that were in the prefix cache."""
-        fresh = input_tokens - cached_tokens
-        return fresh * self.input + cached_tokens * self.cached_input + output_tokens * self.output
+        return (
+            (input_tokens - cached_tokens) * self.input
+            + cached_tokens * self.cached_input
+            + output_tokens * self.output
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Key:
 
 def digest_key(text: str) -> str:
     """The SHA-256 of a key's text, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode()).hexdigest()
 
 
 class Keyring:
@@ -85,6 +88,9 @@ class Keyring:
 
     def find(self, header_value: bytes) -> Key | None:
         """The key in the value of an `Authorization: Bearer …` or `x-api-key` header."""
-        scheme, _, credentials = header_value.partition(b" ")
-        text = credentials.strip() if scheme.lower() == b"bearer" else header_value
-        return self._by_digest.get(hashlib.sha256(text).digest())
+        if header_value.startswith(b"Bearer "):  # as nearly all write it
+            text = header_value[7:].strip()
+        else:
+            scheme, _, credentials = header_value.partition(b" ")
+            text = credentials.strip() if scheme.lower() == b"bearer" else header_value
+        return self._by_digest.get(sha256(text).digest())

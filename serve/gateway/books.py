@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from time import perf_counter
 from typing import Literal, Protocol
 
 from serve.errors import InhouseError
@@ -16,6 +17,7 @@ Outcome = Literal["ok", "error", "left", "gone", "drained", "refused"]  # of `En
 
 # Refusals that somebody may want to know of; that a body was no JSON is not among them.
 _AUDITED = frozenset((401, 403, 422, 429))
+_NOTHING = Usage()
 _MOST_REFUSALS_PER_S = 200  # of all strangers together: nobody fills a disk by knocking
 
 
@@ -37,6 +39,7 @@ class Books:
         self._traces = traces
         self._metrics = metrics
         self._audit = audit
+        self._notes_addresses = audit == "all"
         self._estimates: defaultdict[str, Estimate] = defaultdict(Estimate)
         self._second, self._refusals = 0, 0
 
@@ -46,30 +49,32 @@ class Books:
 
     def begin(self, call: Call) -> None:
         """The request is about to be sent to an engine. InhouseError if that cannot be noted."""
-        model = call.model
+        request, model, journal = call.request, call.model, self.journal
         assert model is not None
-        caller, journal = call.request.caller, self.journal
+        caller, name = request.caller, model.name
+        key = caller.key
         slot = journal.take_slot()
         record = Start(
             call.id,
             call.at,
-            caller.key.id if caller.key is not None else "",
+            key.id if key is not None else "",
             caller.tenant.name,
-            model.name,
+            name,
             call.route.name,
             call.tokens[0],
             slot,
-            caller.address if self._audit == "all" else "",
+            caller.address if self._notes_addresses else "",
         )
         try:
             journal.start(record)
         except InhouseError:  # the disk is full: what cannot be written down is not begun
             journal.free_slot(slot)
             raise
-        call.slot, call.is_begun = slot, True
-        self._metrics.begin(model.name)
+        call.slot = slot
+        call.is_begun = True
+        self._metrics.begin(name)
         if self._traces is not None:
-            parent = call.request.headers.get(b"traceparent")
+            parent = request.headers.get(b"traceparent")
             call.trace = self._traces.begin(call.route.name, call.at, parent)
 
     def end(self, call: Call, outcome: Outcome) -> None:
@@ -77,53 +82,50 @@ class Books:
         if call.is_settled:
             return
         call.is_settled = True
-        usage, is_estimated = self._usage(call, outcome)
-        model = call.model
-        prompt, output = usage.input or 0, usage.output or 0
-        cost = model.price.cost(prompt, usage.cached, output) if model is not None else 0
-        if call.lease is not None:
-            told = None if is_estimated or not call.route.counts else usage
-            call.lease.end(told.input if told else None, told.cached if told else None)
-        record = self._record(call, outcome, usage, is_estimated, cost)
-        # Nothing between these two: for who is killed there, the limits count a request twice.
-        if call.ticket is not None:
-            call.ticket.settle(prompt + output, cost)
-        if record is None:
+        model, lease, ticket = call.model, call.lease, call.ticket
+        if model is None or not call.is_begun:  # nothing was sent
+            if ticket is not None:
+                ticket.settle(0, 0)
             return
-        self.journal.end(record)
-        self.journal.free_slot(call.slot)
+        route, notes = call.route, call.notes
+        is_estimated = False
+        if notes is None or not route.counts:
+            usage = _NOTHING
+        else:
+            told = notes.usage()
+            if told is None or outcome != "ok":
+                usage, is_estimated = _usage_of_a_part(call, outcome, told, notes.events)
+            else:
+                usage = told
+                estimate = self._estimates[model.name]
+                estimate.learn(call.prompt_bytes, usage.input, usage.output)
+        prompt, cached, output = usage.input, usage.cached, usage.output
+        cost = model.price.cost(prompt, cached, output)
+        replica = ""
+        if lease is not None:
+            replica = lease.replica.id
+            if is_estimated:
+                lease.end()
+            else:
+                lease.end(prompt, cached)
+        caller, started_s, first_s = call.request.caller, call.started_s, call.first_s
+        key = caller.key
+        record = End(
+            call.id, call.at, key.id if key is not None else "", caller.tenant.name, model.name,
+            route.name, replica, CLIENT_LEFT if outcome == "left" else call.status, outcome,
+            prompt, cached, output, usage.reasoning, is_estimated,
+            call.queue_s, first_s - started_s if first_s is not None else None,
+            perf_counter() - started_s, cost, caller.address if self._notes_addresses else "",
+        )  # fmt: skip
+        # Nothing between these two: for who is killed there, the limits count a request twice.
+        if ticket is not None:
+            ticket.settle(prompt + output, cost)
+        journal = self.journal
+        journal.end(record)
+        journal.free_slot(call.slot)
         self._metrics.end(record)
         if call.trace is not None:
             call.trace.end(record)
-
-    def _record(
-        self, call: Call, outcome: Outcome, usage: Usage, is_estimated: bool, cost: int
-    ) -> End | None:
-        """None if its beginning is not in the books."""
-        if not call.is_begun or call.model is None:
-            return None
-        caller = call.request.caller
-        return End(
-            call.id,
-            call.at,
-            caller.key.id if caller.key is not None else "",
-            caller.tenant.name,
-            call.model.name,
-            call.route.name,
-            call.lease.replica.id if call.lease is not None else "",
-            CLIENT_LEFT if outcome == "left" else call.status,
-            outcome,
-            usage.input or 0,
-            usage.cached,
-            usage.output or 0,
-            usage.reasoning,
-            is_estimated,
-            call.queue_s,
-            call.first_s - call.started_s if call.first_s is not None else None,
-            time.perf_counter() - call.started_s,
-            cost,
-            caller.address if self._audit == "all" else "",
-        )
 
     def lost(self, model: str) -> None:
         """An engine of this model could not be reached, or broke off."""
@@ -147,25 +149,23 @@ class Books:
             Refusal(id, at, key, caller.tenant.name, route, status, code, caller.address)
         )
 
-    def _usage(self, call: Call, outcome: Outcome) -> tuple[Usage, bool]:
-        """What it took, and whether that is estimated: by the events that were passed on."""
-        if not call.route.counts or call.notes is None:
-            return Usage(0, 0), False
-        usage = call.notes.usage()
-        if usage is not None and outcome == "ok" and call.model is not None:
-            prompt, output = usage.input or 0, usage.output or 0
-            self._estimates[call.model.name].learn(call.prompt_bytes, prompt, output)
-        if usage is not None and (outcome == "ok" or usage.output):
-            return usage, False
-        if outcome == "error":
-            return Usage(0, 0), False
-        prompt = usage.input if usage is not None and usage.input else call.tokens[0]
-        cached = usage.cached if usage is not None else 0
-        return Usage(prompt, call.notes.events, cached), True
-
     def _may_note(self) -> bool:
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._refusals = second, 0
         self._refusals += 1
         return self._refusals <= _MOST_REFUSALS_PER_S
+
+
+def _usage_of_a_part(
+    call: Call, outcome: Outcome, told: Usage | None, events: int
+) -> tuple[Usage, bool]:
+    """What an answer took that is not complete, or whose engine did not say; and whether that is
+    estimated: by the events that were passed on."""
+    if told is not None and told.output:
+        return told, False
+    if outcome == "error":
+        return _NOTHING, False
+    if told is None:
+        return Usage(call.tokens[0], events), True
+    return Usage(told.input or call.tokens[0], events, told.cached), True

@@ -48,10 +48,10 @@ _decode_nested = msgspec.json.Decoder(_Nested).decode
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens; `cached` are among `input`, `reasoning` among `output`. None: not said."""
+    """Tokens; `cached` are among `input`, `reasoning` among `output`. None is less than 0."""
 
-    input: int | None = None
-    output: int | None = None
+    input: int = 0
+    output: int = 0
     cached: int = 0
     reasoning: int = 0
 
@@ -103,23 +103,32 @@ def _read(text: bytes) -> _Counts | None:
 
 
 def _usage(counts: _Counts) -> Usage:
-    said = (counts.prompt_tokens, counts.input_tokens, counts.output_tokens)
-    if said == (None, None, None):
-        return Usage(_natural(counts.total_tokens), 0)  # rerankers only tell the sum
-    is_chat = counts.prompt_tokens is not None
-    told = counts.prompt_tokens_details if is_chat else counts.input_tokens_details
-    thought = counts.completion_tokens_details if is_chat else counts.output_tokens_details
-    cached = _natural(told.cached_tokens) if told else 0
-    fresh = counts.prompt_tokens if is_chat else counts.input_tokens
-    prompt = _natural(fresh)
-    if counts.cache_read_input_tokens is not None and not is_chat:
+    prompt = counts.prompt_tokens
+    if prompt is None:
+        return _usage_in_other_words(counts)
+    output = counts.completion_tokens or 0
+    told, thought = counts.prompt_tokens_details, counts.completion_tokens_details
+    cached = (told.cached_tokens or 0) if told else 0
+    reasoning = (thought.reasoning_tokens or 0) if thought else 0
+    if 0 <= cached <= prompt and 0 <= reasoning <= output:  # as it should be
+        return Usage(prompt, output, cached, reasoning)
+    return _sane(prompt, output, cached, reasoning)
+
+
+def _usage_in_other_words(counts: _Counts) -> Usage:
+    prompt, output = counts.input_tokens, counts.output_tokens
+    if prompt is None and output is None:
+        return _sane(counts.total_tokens or 0, 0, 0, 0)  # rerankers only tell the sum
+    told, thought = counts.input_tokens_details, counts.output_tokens_details
+    cached = (told.cached_tokens or 0) if told else 0
+    reasoning = (thought.reasoning_tokens or 0) if thought else 0
+    if counts.cache_read_input_tokens is not None:
         # Anthropic's input is what was neither read from the cache nor written into it.
-        cached = _natural(counts.cache_read_input_tokens)
-        prompt += cached + _natural(counts.cache_creation_input_tokens)
-    output = _natural(counts.completion_tokens if is_chat else counts.output_tokens)
-    reasoning = _natural(thought.reasoning_tokens) if thought else 0
-    return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
+        cached = max(0, counts.cache_read_input_tokens)
+        prompt = max(0, prompt or 0) + cached + max(0, counts.cache_creation_input_tokens or 0)
+    return _sane(prompt or 0, output or 0, cached, reasoning)
 
 
-def _natural(count: int | None) -> int:
-    return max(0, count or 0)
+def _sane(prompt: int, output: int, cached: int, reasoning: int) -> Usage:
+    prompt, output = max(0, prompt), max(0, output)
+    return Usage(prompt, output, min(max(0, cached), prompt), min(max(0, reasoning), output))

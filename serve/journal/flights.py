@@ -3,6 +3,8 @@
 When a gateway is killed, its successor learns from them what unfinished requests are charged.
 """
 
+from collections.abc import Callable
+
 from serve.journal.files import PLACES, Mapped
 
 
@@ -13,6 +15,8 @@ class Flights:
         self._mapped = mapped
         memory = mapped.memory if mapped else bytearray(4)
         self._counts = memoryview(memory).cast("I")
+        # (place, so many so far). No function of ours: it is called for every event of a stream.
+        self.count: Callable[[int, int], None] = self._counts.__setitem__
         self._most = PLACES if mapped else 1
         self._unused = 1
         self._free: list[int] = []
@@ -28,10 +32,6 @@ class Flights:
             return 0
         self._counts[place] = 0
         return place
-
-    def count(self, place: int, chunks: int) -> None:
-        """So many so far."""
-        self._counts[place] = chunks
 
     def free(self, place: int) -> None:
         """Somebody else may have it."""

@@ -19,15 +19,17 @@ _MARK = b"\xf5ihr"  # its first byte is in no UTF-8 text
 _FRAME_HEAD = struct.Struct("<4sII")
 HEAD_BYTES = _FRAME_HEAD.size
 
-_encode = msgspec.msgpack.Encoder().encode
+encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Record)
 _pack, _crc = _FRAME_HEAD.pack, zlib.crc32
 _SEED = 0x5EED0000  # with it, a mark before zeros is not the frame of no length
 
 
 def framed(payload: bytes) -> bytes:
-    """Mark, length, checksum, payload."""
+    """Mark, length, checksum, payload. ValueError if that is longer than a record may be."""
     length = len(payload)
+    if length > LARGEST_BYTES:
+        raise ValueError(f"{length} bytes")
     return _pack(_MARK, length, _crc(payload, _SEED + length)) + payload
 
 
@@ -50,10 +52,7 @@ class Piece:
 def frame(record: Record) -> bytes:
     """The record, framed. Raises OverflowError, UnicodeEncodeError or ValueError for one that
     cannot be written: see `tamed`."""
-    payload = _encode(record)
-    if len(payload) > LARGEST_BYTES:
-        raise ValueError(f"{len(payload)} bytes")
-    return framed(payload)
+    return framed(encode(record))
 
 
 def tamed(record: Record) -> Record:

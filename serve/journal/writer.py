@@ -1,6 +1,7 @@
 """Where a gateway writes."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from serve.errors import InhouseError
 from serve.journal.committing import Committer
 from serve.journal.files import Mapped, make_flights, make_segment, process_name
 from serve.journal.flights import Flights
-from serve.journal.frames import CLOSING, HEAD_BYTES, SEGMENT_HEAD, frame, tamed
+from serve.journal.frames import CLOSING, HEAD_BYTES, SEGMENT_HEAD, encode, frame, framed, tamed
 from serve.journal.records import End, Record, Refusal, Start
 
 _SEGMENT_BYTES = 8 * 2**20
@@ -31,48 +32,33 @@ class Journal:
         segment_bytes: int = _SEGMENT_BYTES,
     ) -> None:
         self.commit = commit
-        self._book = _Book(folder, slot, segment_bytes) if folder else None
-        self._flights = Flights(self._book.flights if self._book else None)
+        self._book = book = _Book(folder, slot, segment_bytes) if folder else None
+        self._flights = flights = Flights(book.flights if book else None)
+        # Below, no functions of ours that only call others: every request comes by here.
+        # A request is about to be sent to an engine. Raises DiskFull or NotWritable when the books
+        # could not be kept to its end: then it must be refused. For the ends of those that run
+        # there is always room.
+        self.start: Callable[[Start], None] = book.start if book else _forget
+        # A request is over.
+        self.end: Callable[[End], None] = book.append if book else _forget
+        # A place in the flight table, for `Start.slot`; its count of chunks is 0.
+        self.take_slot: Callable[[], int] = flights.take
+        # (slot, chunks): so many events of the answer have been passed on so far; survives this
+        # process.
+        self.count: Callable[[int, int], None] = flights.count
+        # The request in this slot is over.
+        self.free_slot: Callable[[int], None] = flights.free
 
     @property
     def problem(self) -> InhouseError | None:
         """DiskFull or NotWritable while no request may start; goes away when the disk is well."""
         return self._book.committer.problem if self._book else None
 
-    def start(self, record: Start) -> None:
-        """A request is about to be sent to an engine.
-
-        Raises DiskFull or NotWritable when the books could not be kept to its end: then it must
-        be refused. For the ends of those that run there is always room.
-        """
-        if book := self._book:
-            if problem := book.committer.problem:
-                book.committer.wake()  # to look whether the disk is well again
-                raise problem
-            book.append(record)
-
-    def end(self, record: End) -> None:
-        """A request is over."""
-        if self._book:
-            self._book.append(record)
-
     def refuse(self, record: Refusal) -> None:
         """A request was refused. Not written down when the disk is full: it has no room to spare
         from what running requests need, and who refuses anyway must not fail at that."""
         if self._book and not self._book.committer.problem:
             self._book.append(record)
-
-    def take_slot(self) -> int:
-        """A place in the flight table, for `Start.slot`; its count of chunks is 0."""
-        return self._flights.take()
-
-    def count(self, slot: int, chunks: int) -> None:
-        """So many events of the answer have been passed on so far; survives this process."""
-        self._flights.count(slot, chunks)
-
-    def free_slot(self, slot: int) -> None:
-        """The request is over."""
-        self._flights.free(slot)
 
     async def committed(self) -> None:
         """Everything that was written so far is on the disk; at once when commit is "group".
@@ -87,6 +73,10 @@ class Journal:
         if self._book:
             self._book.close()
         self._flights.close()
+
+
+def _forget(record: Record) -> None:
+    pass
 
 
 class _Book:
@@ -107,29 +97,36 @@ class _Book:
         self._turn = threading.Lock()  # for whoever changes which segments there are
         self._following: Mapped | None = None
         self._full: list[Mapped] = []
-        self._written = 0  # bytes, in all segments
+        self._before = 0  # bytes of the segments before this one
         self._lost: InhouseError | None = None  # what the disk was given and did not keep
         self._segment = self._make()
         self._open(self._segment)
         self.committer = Committer(self._harden, self._prepare)
 
+    def start(self, record: Start) -> None:
+        if problem := self.committer.problem:  # once: the committer's thread may take it away
+            self.committer.wake()  # to look whether the disk is well again
+            raise problem
+        self.append(record)
+
     def append(self, record: Record) -> None:
         try:
-            framed = frame(record)
+            content = framed(encode(record))
         except (OverflowError, ValueError):
-            framed = frame(tamed(record))
-        end = self._end + len(framed)
+            content = frame(tamed(record))
+        begin = self._end
+        end = begin + len(content)
         if end > self._last:
             self._turn_over()
-            end = self._end + len(framed)
-        self._memory[self._end : end] = framed
+            begin = self._end
+            end = begin + len(content)
+        self._memory[begin:end] = content
         self._end = end
-        self._written += len(framed)
         if not self.committer.has_news:
             self.committer.wake()
 
     async def committed(self) -> None:
-        await self.committer.wait(self._written)
+        await self.committer.wait(self._before + self._end)
 
     def close(self) -> None:
         self.committer.close()
@@ -158,13 +155,14 @@ class _Book:
             self._following = None
             self._memory[self._end : self._end + HEAD_BYTES] = CLOSING
             self._full.append(self._segment)
+            self._before += self._segment_bytes
             self._open(following)
 
     def _harden(self) -> int:
         if self._lost:  # what was lost once is not there when the disk says yes the next time
             raise self._lost
         with self._turn:
-            written, segment = self._written, self._segment
+            written, segment = self._before + self._end, self._segment
             full, self._full = self._full, []
         try:
             with disk_errors(self._folder):

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.gateway.metrics import Metrics
@@ -70,6 +73,79 @@ def test_a_client_that_left_is_counted_and_an_answer_without_tokens_has_no_times
     assert read["inhouse_client_disconnects_total", ("m",)] == 1
     assert read["inhouse_time_to_first_token_seconds_count", ("m",)] == 0
     assert read["inhouse_requests_running", ("m",)] == 0
+
+
+QUARTERS = st.integers(0, 2000).map(lambda number: number / 4)  # whose sums are exact
+ENDED = st.builds(
+    ended,
+    tenant=st.sampled_from(("t", "u", "other")), model=st.sampled_from(("m", "n")),
+    route=st.sampled_from(("chat", "embeddings")), status=st.sampled_from((200, 499, 502)),
+    outcome=st.sampled_from(("ok", "left", "gone")), input_tokens=st.integers(0, 2**70),
+    output_tokens=st.integers(0, 3), queue_s=QUARTERS, ttft_s=st.none() | QUARTERS,
+    duration_s=QUARTERS, cost_nanos=st.integers(0, 10**20),
+)  # fmt: skip
+
+
+@settings(max_examples=40, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(st.lists(ENDED, max_size=10), st.integers(0, 20), st.integers(0, 200))
+def test_many_at_once_are_counted_as_one_by_one(few: list[End], times: int, scrape: int) -> None:
+    records = few * times
+    counted = Metrics()
+    for number, record in enumerate(records):
+        counted.begin(record.model)
+        counted.end(record)
+        if number == scrape:
+            counted.text()
+    read = samples(counted.text())
+    found = {key: value for key, value in read.items() if key[0].startswith("inhouse_") and value}
+    edges = {
+        name: {labels[0] for series, labels in read if series == f"{name}_bucket"} for name in TIMES
+    }
+    assert found == one_by_one(records, edges)
+
+
+def one_by_one(
+    records: list[End], edges: dict[str, set[str]]
+) -> dict[tuple[str, tuple[str, ...]], float]:
+    """The samples that are not 0."""
+    found: defaultdict[tuple[str, tuple[str, ...]], float] = defaultdict(int)
+    for record in records:
+        model, labels = record.model, (record.model, record.route)
+        found["inhouse_requests_total", (*labels, str(record.status))] += 1
+        found["inhouse_client_disconnects_total", (model,)] += record.outcome == "left"
+        for kind in ("input", "cached", "output", "reasoning"):
+            tokens = getattr(record, f"{kind}_tokens")
+            found["inhouse_tokens_total", (kind, model, record.tenant)] += tokens
+        found["inhouse_cost_total", (model, record.tenant)] += record.cost_nanos
+        for name, (seconds, more) in seen(record).items():
+            found[f"{name}_sum", (model, *more)] += seconds
+            found[f"{name}_count", (model, *more)] += 1
+            for edge in edges[name]:
+                found[f"{name}_bucket", (edge, model, *more)] += seconds <= float(edge)
+    for key in found:
+        if key[0] == "inhouse_cost_total":
+            found[key] /= 10**9
+    return {key: float(value) for key, value in found.items() if value}
+
+
+TIMES = (
+    "inhouse_request_duration_seconds", "inhouse_queue_seconds",
+    "inhouse_time_to_first_token_seconds", "inhouse_time_per_output_token_seconds",
+)  # fmt: skip
+
+
+def seen(record: End) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """Series → what is seen there, and its further labels."""
+    duration, queue, first, token = TIMES
+    all_times: dict[str, tuple[float, tuple[str, ...]]] = {
+        duration: (record.duration_s, (record.route,)), queue: (record.queue_s, ())
+    }  # fmt: skip
+    if record.ttft_s is not None:
+        all_times[first] = record.ttft_s, ()
+        if record.output_tokens > 1:
+            rest_s = max(0.0, record.duration_s - record.ttft_s)
+            all_times[token] = rest_s / (record.output_tokens - 1), ()
+    return all_times
 
 
 def test_tenants_without_number_do_not_become_series_without_number() -> None:

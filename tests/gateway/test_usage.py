@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.gateway.noting import StreamNotes, WholeNotes
-from serve.gateway.usage import Usage, find_usage
+from serve.gateway.usage import Usage, find_usage, usage_of
 
 CHAT = {
     "prompt_tokens": 30, "total_tokens": 37, "completion_tokens": 7,
@@ -142,6 +142,47 @@ def test_a_whole_answer_tells_its_usage(case: str, indent: int | None) -> None:
         for place in range(0, len(content), 40):
             notes.note(content[place : place + 40])
         assert notes.usage() == expected
+
+
+COUNTS = st.none() | st.integers(-3, 20)
+DETAILS = st.none() | st.fixed_dictionaries(
+    {}, optional={"cached_tokens": COUNTS, "reasoning_tokens": COUNTS, "audio_tokens": COUNTS}
+)
+SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "prompt_tokens": COUNTS, "completion_tokens": COUNTS, "total_tokens": COUNTS,
+        "input_tokens": COUNTS, "output_tokens": COUNTS, "cache_read_input_tokens": COUNTS,
+        "cache_creation_input_tokens": COUNTS, "prompt_tokens_details": DETAILS,
+        "completion_tokens_details": DETAILS, "input_tokens_details": DETAILS,
+        "output_tokens_details": DETAILS,
+    },
+)  # fmt: skip
+
+
+@given(SAID, st.sampled_from(TEXTS))
+def test_whatever_an_engine_says_is_understood_by_the_rules(said: Any, text: str) -> None:
+    answer = json.dumps({"choices": [{"text": text, "usage": DECOY}], "usage": said}).encode()
+    assert usage_of(answer) == find_usage(b"data: " + answer) == by_the_rules(said)
+
+
+def by_the_rules(said: dict[str, Any]) -> Usage:
+    def natural(name: str, details: str = "") -> int:
+        record = (said.get(details) or {}) if details else said
+        return max(0, record.get(name) or 0)
+
+    names = ("prompt_tokens", "input_tokens", "output_tokens")
+    if all(said.get(name) is None for name in names):
+        return Usage(natural("total_tokens"))
+    is_chat = said.get("prompt_tokens") is not None
+    fresh, made = ("prompt", "completion") if is_chat else ("input", "output")
+    prompt, output = natural(f"{fresh}_tokens"), natural(f"{made}_tokens")
+    cached = natural("cached_tokens", f"{fresh}_tokens_details")
+    if not is_chat and said.get("cache_read_input_tokens") is not None:
+        cached = natural("cache_read_input_tokens")
+        prompt += cached + natural("cache_creation_input_tokens")
+    reasoning = natural("reasoning_tokens", f"{made}_tokens_details")
+    return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
 
 
 def test_of_a_large_answer_the_end_is_kept() -> None:
