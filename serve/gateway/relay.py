@@ -156,7 +156,8 @@ class Relay:
         if call.connection is not None:
             call.connection.abort()
         call.let_go()
-        self._books.end(call, "error")  # of ours, if it is not in the books yet
+        if not call.is_settled:
+            self._books.end(call, "error")  # of ours
         call.outlet.listen(None)
         if call.closed is not None and not call.closed.done():
             call.closed.set_result(None)
