@@ -21,6 +21,8 @@ Looked = dict[str, msgspec.Raw]  # the members of a body's top level
 _look = msgspec.json.Decoder(Looked).decode
 _any = msgspec.json.Decoder().decode
 _NULL = msgspec.Raw(b"null")
+_LONG_BYTES = 4096  # of a prompt that is left out when a key is looked for
+_START_BYTES = 64  # of it, by which it is looked for
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -60,7 +62,9 @@ class Asked(msgspec.Struct, frozen=True):
 
     def rewritten(self, changes: dict[str, bytes]) -> bytes:
         """The body with other values for `model`, `cache_salt` and `stream_options`."""
-        text = self.frame or self.body
+        # Without what is long, a key is found in a moment.
+        frame = self.frame or (_without(self.body, self.prompt) if "model" in changes else b"")
+        text = frame or self.body
         present = {}
         if self.salt:
             present["cache_salt"] = self.salt
@@ -69,9 +73,9 @@ class Asked(msgspec.Struct, frozen=True):
         if "model" in changes:
             looked = _look(text) if self.looked is None else self.looked
             present["model"] = bytes(looked["model"])
-        if not self.frame:
+        if not frame:
             return rewritten(text, changes, present)
-        start, _, end = rewritten(text, changes, present).partition(MARK)
+        start, _, end = rewritten(frame, changes, present).partition(MARK)
         return b"".join((start, self.prompt, end))
 
     def for_engine(self, model: str, salt: bytes, asks_usage: bool) -> bytes:
@@ -97,6 +101,26 @@ class Asked(msgspec.Struct, frozen=True):
             return self.body
         start, end = self.place
         return b"".join((self.body[:start], model.encode(), memoryview(self.body)[end:]))
+
+
+def _without(body: bytes, prompt: bytes) -> bytes:
+    """An object with `MARK` for its prompt; empty if that is short, or not found at once."""
+    if len(prompt) < _LONG_BYTES:
+        return b""
+    start = body.find(prompt[:_START_BYTES])
+    if not body.startswith(prompt, start):
+        return b""
+    frame = b"".join((body[:start], MARK, memoryview(body)[start + len(prompt) :]))
+    try:
+        looked = _look(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # it was a part of something else
+        return b""
+    return frame if _prompt(looked) == MARK else b""
+
+
+def _prompt(looked: Looked) -> bytes:
+    find = looked.get
+    return bytes(find("messages") or find("prompt") or find("input") or b"")
 
 
 NOTHING = Asked(b"", "", True, b"", None, 1, b"", b"")
@@ -158,7 +182,7 @@ def _read_any(body: bytes) -> Asked:
         body,
         model,
         is_stream,
-        bytes(find("messages") or find("prompt") or find("input") or b""),
+        _prompt(looked),
         most if isinstance(most, int) and most > 0 else None,
         answers if isinstance(answers, int) and answers > 0 else 1,
         bytes(find("cache_salt", _UNSET)),

@@ -55,6 +55,7 @@ _TOKEN_LISTS = ("logit_bias", "allowed_token_ids", "stop_token_ids", "bad_words"
 _PROMPTS = ("prompt", "input", "documents")
 _TEXTS = ("prompt", "input")
 
+_SHORT_BYTES = 4096  # of a body, whose brackets are counted in a moment
 _START_BYTES = 64  # of a value, by which it is looked for in the body
 
 # The last of several equal keys counts, as for engines.
@@ -103,13 +104,14 @@ def check_decoded(looked: Looked, body: bytes, bounds: Bounds) -> None:
     """The same where `looked` is what `body` holds at its top level."""
     plain, text = _plain_part(looked)
     others = [(name, bytes(raw)) for name, raw in looked.items() if name != plain]
-    nested = [(name, value) for name, value in others if value[0] in _NESTS]
     most = bounds.max_depth
-    if plain and most >= PLAIN_DEPTH and _is_flat_but_for(nested, text, body, most):
-        for _, value in nested:
-            _check_depth(value, most - 1, most)
-    else:
-        _check_depth(body, most, most)
+    if len(body) > _SHORT_BYTES or _brackets(body) > most:
+        nested = [value for _, value in others if value[0] in _NESTS]
+        if plain and most >= PLAIN_DEPTH and _is_flat_but_for(nested, text, body, most):
+            for value in nested:
+                _check_depth(value, most - 1, most)
+        else:
+            _check_depth(body, most, most)
     for name, value in others:
         if name in _CHECKS and value != b"null":
             _CHECKS[name](name, value, bounds)
@@ -134,7 +136,7 @@ def _plain_part(looked: Looked) -> tuple[str, bytes]:
     return "", b""
 
 
-def _is_flat_but_for(nested: list[tuple[str, bytes]], text: bytes, body: bytes, most: int) -> bool:
+def _is_flat_but_for(nested: list[bytes], text: bytes, body: bytes, most: int) -> bool:
     """Whether a body has so few brackets in none of these values of its top level that nothing can
     be nested deeper there, in values that no longer count for example. False if that is not told
     in a moment."""
@@ -142,7 +144,7 @@ def _is_flat_but_for(nested: list[tuple[str, bytes]], text: bytes, body: bytes, 
     if not body.startswith(text, start):
         return False
     around = body[:start] + body[start + len(text) :]
-    return _brackets(around) - sum(_brackets(value) for _, value in nested) <= most
+    return _brackets(around) - sum(map(_brackets, nested)) <= most
 
 
 def _brackets(text: bytes) -> int:

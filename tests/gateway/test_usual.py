@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from serve.errors import BadRequest
 from serve.gateway.body import Asked, _read_any, read
 from serve.gateway.safety import Bounds, check, check_asked
+from serve.gateway.splice import rewritten
 
 TEXTS = (
     st.sampled_from(["x", "", "é", '"messages": [', "}]", '"}]', "\\", "[{", "model"]) | st.text()
@@ -115,6 +116,20 @@ def test_one_look_tells_what_a_closer_look_does(
         same |= {"cache_salt": b'"ab"'} if salt else {}
         same |= {"stream_options": closely.with_usage()} if asks else {}
         assert found == closely.rewritten(same)
+
+
+@given(bodies(), st.sets(st.sampled_from(sorted(CHANGES)), min_size=1), st.booleans())
+@settings(max_examples=300)
+def test_a_long_body_is_rewritten_as_a_short_one(body: bytes, keys: set[str], twice: bool) -> None:
+    long = json.dumps([{"role": "user", "content": "\\\n" * 2500, "model": "m"}]).encode()
+    body = body.replace(b'"messages":', b'"messages":%b,"messages":' % long, 1) if twice else body
+    body = body.replace(b'"x"', b'"x%b"' % (b"y" * 5000)).replace(b"[{", long[:-1] + b",{", 1)
+    asked = told(_read_any, body)
+    if isinstance(asked, str) or asked.looked is None:
+        return
+    changes = {key: CHANGES[key] for key in CHANGES if key in keys}
+    present = {key: bytes(asked.looked[key]) for key in CHANGES if key in asked.looked}
+    assert asked.rewritten(changes) == rewritten(body, changes, present)
 
 
 SAID = [{"role": "user", "content": "x"}]
