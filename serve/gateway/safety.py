@@ -17,6 +17,7 @@ import msgspec
 
 from serve.errors import BadRequest
 from serve.gateway.body import Asked, Looked
+from serve.gateway.usual import LARGEST, PLAIN_DEPTH, look_at_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,6 @@ class Bounds:
 _MOST_PROMPTS = 2048  # in one request, as OpenAI has it
 _MOST_TOKENS_NAMED = 1024  # in lists and mappings of token ids: each is looked at in every step
 _MOST_REPEATS = 1000  # in a regex: automata grow with it
-_LARGEST = 2**31 - 1
 _MOST_LONGER = 8  # times: JSON that is written anew (1e15 has 18 characters then)
 _LONGEST_NUMBER = 400  # characters
 
@@ -55,44 +55,12 @@ _TOKEN_LISTS = ("logit_bias", "allowed_token_ids", "stop_token_ids", "bad_words"
 _PROMPTS = ("prompt", "input", "documents")
 _TEXTS = ("prompt", "input")
 
-
-class _Part(msgspec.Struct, forbid_unknown_fields=True):
-    type: str | None = None
-    text: str | None = None
-
-
-class _Function(msgspec.Struct, forbid_unknown_fields=True):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct, forbid_unknown_fields=True):
-    id: str | None = None
-    type: str | None = None
-    index: int | None = None
-    function: _Function | None = None
-
-
-class _Plain(msgspec.Struct, forbid_unknown_fields=True):
-    """A message that is text: no deeper than it seems, however often a key is written, and without
-    media."""
-
-    role: str | None = None
-    content: str | list[_Part] | None = None
-    name: str | None = None
-    tool_call_id: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-
-
-_PLAIN_DEPTH = 6  # of a body with such messages, there
+_SHORT_BYTES = 4096  # of a body, whose brackets are counted in a moment
 _START_BYTES = 64  # of a value, by which it is looked for in the body
 
 # The last of several equal keys counts, as for engines.
 _look = msgspec.json.Decoder(Looked).decode
 _look_into = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-_look_at_plain = msgspec.json.Decoder(list[_Plain]).decode
 _decode = msgspec.json.Decoder().decode
 
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -125,7 +93,10 @@ def check(body: bytes, bounds: Bounds) -> None:
 
 def check_asked(asked: Asked, bounds: Bounds) -> None:
     """The same for a body that has been read."""
-    if asked.looked is not None:
+    if asked.frame:
+        if asked.answers > bounds.max_n or bounds.max_depth < PLAIN_DEPTH:
+            check(asked.body, bounds)
+    elif asked.looked is not None:
         check_decoded(asked.looked, asked.body, bounds)
 
 
@@ -133,13 +104,14 @@ def check_decoded(looked: Looked, body: bytes, bounds: Bounds) -> None:
     """The same where `looked` is what `body` holds at its top level."""
     plain, text = _plain_part(looked)
     others = [(name, bytes(raw)) for name, raw in looked.items() if name != plain]
-    nested = [(name, value) for name, value in others if value[0] in _NESTS]
     most = bounds.max_depth
-    if plain and most >= _PLAIN_DEPTH and _is_flat_but_for(nested, text, body, most):
-        for _, value in nested:
-            _check_depth(value, most - 1, most)
-    else:
-        _check_depth(body, most, most)
+    if len(body) > _SHORT_BYTES or _brackets(body) > most:
+        nested = [value for _, value in others if value[0] in _NESTS]
+        if plain and most >= PLAIN_DEPTH and _is_flat_but_for(nested, text, body, most):
+            for value in nested:
+                _check_depth(value, most - 1, most)
+        else:
+            _check_depth(body, most, most)
     for name, value in others:
         if name in _CHECKS and value != b"null":
             _CHECKS[name](name, value, bounds)
@@ -154,7 +126,7 @@ def _plain_part(looked: Looked) -> tuple[str, bytes]:
     no other look. The name is empty if there is no such prompt."""
     if (messages := looked.get("messages")) is not None:
         try:
-            _look_at_plain(messages)
+            look_at_plain(messages)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return "", b""
         return "messages", bytes(messages)
@@ -164,7 +136,7 @@ def _plain_part(looked: Looked) -> tuple[str, bytes]:
     return "", b""
 
 
-def _is_flat_but_for(nested: list[tuple[str, bytes]], text: bytes, body: bytes, most: int) -> bool:
+def _is_flat_but_for(nested: list[bytes], text: bytes, body: bytes, most: int) -> bool:
     """Whether a body has so few brackets in none of these values of its top level that nothing can
     be nested deeper there, in values that no longer count for example. False if that is not told
     in a moment."""
@@ -172,7 +144,7 @@ def _is_flat_but_for(nested: list[tuple[str, bytes]], text: bytes, body: bytes, 
     if not body.startswith(text, start):
         return False
     around = body[:start] + body[start + len(text) :]
-    return _brackets(around) - sum(_brackets(value) for _, value in nested) <= most
+    return _brackets(around) - sum(map(_brackets, nested)) <= most
 
 
 def _brackets(text: bytes) -> int:
@@ -234,8 +206,8 @@ def _check_logprobs(name: str, raw: bytes, bounds: Bounds) -> None:
 
 
 def _check_length(name: str, raw: bytes, bounds: Bounds) -> None:
-    if not _within(raw, -1, _LARGEST):
-        raise _refuse(name, f"must be between -1 and {_LARGEST}")
+    if not _within(raw, -1, LARGEST):
+        raise _refuse(name, f"must be between -1 and {LARGEST}")
 
 
 def _check_tokens(name: str, raw: bytes, bounds: Bounds) -> None:
@@ -294,7 +266,7 @@ def _within(raw: bytes, least: int, most: int) -> bool:
 def _regexes(name: str, found: Any) -> Iterator[str]:
     """Every regular expression in a grammar: the value itself, `regex`, a schema's `pattern`."""
     if isinstance(found, str) and name in ("guided_regex", "regex", "pattern"):
-        yield found[:_LARGEST]
+        yield found[:LARGEST]
     elif isinstance(found, dict):
         for key, value in found.items():
             yield from _regexes(key, value)

@@ -33,13 +33,13 @@ def rewritten(body: bytes, changes: Mapping[str, bytes], present: Mapping[str, b
         if place is None:
             raw = {key: msgspec.Raw(value) for key, value in changes.items()}
             return msgspec.json.encode(_members(body) | raw)
-        body = b"%b%b%b" % (body[: place[0]], value, body[place[1] :])
+        body = b"".join((body[: place[0]], value, memoryview(body)[place[1] :]))
     if not added:
         return body
     start = body.index(b"{") + 1
     if body[start : start + 1] != b'"' and body[start:].lstrip()[:1] == b"}":
         added = added[:-1]
-    return b"%b%b%b" % (body[:start], added, body[start:])
+    return b"".join((body[:start], added, memoryview(body)[start:]))
 
 
 def _place(body: bytes, key: str, value: bytes) -> tuple[int, int] | None:
