@@ -1,7 +1,5 @@
 """What a call asks of the limits, and what its engine gets instead of what the client sent."""
 
-import msgspec
-
 from serve.gateway.call import Call
 from serve.gateway.estimate import Estimate
 from serve.gateway.heads import priority
@@ -32,18 +30,11 @@ def ask_for(
 
 def prepare(call: Call, model: ServedModel, salt: bytes) -> None:
     """Make the body for an engine. `salt`: that keeps the tenant's prefix cache apart, or none."""
-    asked, route, changes = call.asked, call.route, {}
-    name = model.upstream or model.name
+    asked, route, name = call.asked, call.route, model.upstream or model.name
     call.adds_cache = call.request.headers.get(b"x-inhouse-usage") == b"deepseek"
     if route.is_form:
-        call.body = asked.body
+        call.body = asked.renamed(name)
         return
     call.salt = salt
-    if asked.model != name:
-        changes["model"] = msgspec.json.encode(name)
-    if salt:
-        changes["cache_salt"] = b'"%b"' % salt
-    if asked.is_stream and route.streams_usage and not asked.wants_usage():
-        changes["stream_options"] = asked.with_usage()
-        call.drops_usage = True
-    call.body = asked.rewritten(changes) if changes else asked.body
+    call.drops_usage = asked.is_stream and route.streams_usage and not asked.wants_usage()
+    call.body = asked.for_engine(name, salt, call.drops_usage)

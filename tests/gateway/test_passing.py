@@ -196,6 +196,18 @@ def test_a_form_goes_to_its_model_as_it_is(stack: Stack, tmp_path: Path) -> None
     assert requests[0].endswith(b"\r\n\r\n" + body)
 
 
+def test_a_form_names_its_model_as_the_engine_does(stack: Stack, tmp_path: Path) -> None:
+    with scripted_engine(tmp_path / "form.sock", (BUSY,), (BUSY,)) as requests:
+        for upstream, wanted in (("", "ears"), ("far/ears", "far/ears")):
+            stack.serve("ears", tmp_path / "form.sock", upstream=upstream)
+            body, headers = form("org/ears", ("language", "en"))
+            stack.client.post("/v1/audio/transcriptions", content=body, headers=headers)
+            told, _ = form(wanted, ("language", "en"))
+            assert requests[-1].endswith(b"\r\n\r\n" + told)
+            assert b"\r\ncontent-length: %d\r\n" % len(told) in requests[-1]
+        stack.forget("ears")
+
+
 @pytest.mark.parametrize(
     ("body", "headers"),
     [form(""), form("a", ("model", "b")), (b"{}", {"content-type": "application/json"}),
