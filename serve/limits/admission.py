@@ -102,7 +102,6 @@ class _Met:
     of_tenant: Limits
     of_model: Limits
     party: Party
-    is_bounded: bool
     model: _Model
 
 
@@ -119,7 +118,7 @@ class Admission:
 
     def __init__(self, table: Table, most_waiting: int) -> None:
         self._table, self._most_waiting = table, most_waiting
-        self._met: dict[tuple[str, str, str], _Met] = {}
+        self._met: dict[tuple[str, str, str, bool], _Met] = {}
         self._models: dict[str, _Model] = {}
 
     def try_enter(self, ask: Ask) -> Ticket | None:
@@ -185,20 +184,20 @@ class Admission:
 
     def settle(self, ticket: Ticket, met: _Met, used: Amounts) -> None:
         """For tickets: a request is over, and the next one may come."""
-        table, party, reserved, taken = self._table, met.party, ticket.reserved, ticket.taken
+        table = self._table
         now_ns = table.tick()
         table.lock()
         try:
-            if not party.settle(reserved, used, taken, now_ns):
-                settle(party, reserved, used, taken, now_ns)
+            if not met.party.settle(ticket.reserved, used, ticket.taken, now_ns):
+                settle(met.party, ticket.reserved, used, ticket.taken, now_ns)
         finally:
             table.unlock()
         model, lasted_s = met.model, (now_ns - ticket.since_ns) / 10**9
         if model.queue.size:
-            model.pace.note(time.monotonic(), lasted_s, is_crowded=True)
+            model.pace.note(lasted_s, time.monotonic())
             self._pump(model)
         else:
-            model.pace.note(0.0, lasted_s, is_crowded=False)  # the time is not looked at
+            model.pace.note(lasted_s)
 
     def _pump(self, model: _Model) -> None:
         """Let in as many as there is room for."""
@@ -231,14 +230,13 @@ class Admission:
 
     def _meet(self, ask: Ask) -> _Met:
         key, tenant = ask.key, ask.tenant
-        name = key.id if key is not None else "", tenant.name, ask.model
+        name = key.id if key is not None else "", tenant.name, ask.model, ask.slots > 0
         met = self._met.get(name)
         if (
             met is not None
             and met.of_tenant is tenant.limits
             and met.of_model is ask.model_limits
             and (key is None or met.of_key is key.limits)
-            and met.is_bounded == (ask.slots > 0)
         ):
             return met
         if len(self._met) >= _MOST_PARTIES:
@@ -257,4 +255,4 @@ class Admission:
             if limit != _FREE or (owner == "model" and is_bounded)
         )
         party = Party(self._table, lines, is_bounded)
-        return _Met(*limits, party, is_bounded, self._model(ask.model))
+        return _Met(*limits, party, self._model(ask.model))

@@ -4,30 +4,25 @@ none.
 """
 
 from serve.errors import QueueFull, RateLimited, RequestError, TooLongForLimit
-from serve.limits.layout import TAKEN
 from serve.limits.line import Line
 from serve.limits.party import Amounts, Party, Taken, mark_of
 from serve.limits.rates import Counts, Moment, holds, too_small, waits
 
 _TRIES = 8  # to find rows that do not drive out each other
-_TAKEN_FIELDS = slice(Counts._fields.index("request_tat"), Counts._fields.index("nanos") + 1)
 
 
 class Claim:
     """`tokens`, `nanos`: to reserve."""
 
-    __slots__ = ("_nanos", "_party", "_rows", "_table", "_tokens", "now_ns")
+    __slots__ = ("_marks", "_nanos", "_party", "_table", "_tokens", "now_ns", "taken")
 
     def __init__(self, party: Party, tokens: int, nanos: int) -> None:
         self._party, self._table = party, party.table
         self._tokens, self._nanos = tokens, nanos
-        self._rows: list[Counts] = []  # when it was let in
+        # When it was let in, from the queue or at once.
+        self.taken: Taken = []
+        self._marks: list[int] = []
         self.now_ns = 0
-
-    @property
-    def taken(self) -> Taken:
-        """What was written when it was let in."""
-        return [TAKEN.pack(*tuple(row)[_TAKEN_FIELDS]) for row in self._rows]
 
     def enter(self, slots: int, usual_s: float, now_ns: int) -> bool:
         """In at once; False if somebody waits already, or all slots are taken. RateLimited,
@@ -36,9 +31,9 @@ class Claim:
         rows = self._look(now_ns, usual_s)
         if party.is_bounded and (rows[-1].waiting or rows[-1].in_flight >= slots):
             return False
-        party.know()
+        party.know(rows)
         both = zip(party.lines, rows, strict=True)
-        self._rows = [line.take(row, tokens, nanos, now_ns) for line, row in both]
+        self.taken = [line.take(row, tokens, nanos, now_ns) for line, row in both]
         party.hold(1, tokens, nanos, 0, 0)
         return True
 
@@ -50,7 +45,7 @@ class Claim:
             rows = self._look(now_ns, usual_s)
             if rows[-1].waiting >= most_waiting:
                 return False
-            party.know()
+            party.know(rows)
             for line, row in zip(party.lines, rows, strict=True):
                 line.wait(row, tokens, nanos)
             party.hold(1, tokens, nanos, 1, tokens)
@@ -62,11 +57,13 @@ class Claim:
         party, tokens = self._party, self._tokens
         self.now_ns = now_ns = self._table.tick()
         with self._table.changing():
-            rows = _known(party)
-            if slots and party.is_bounded and rows[-1].in_flight - rows[-1].waiting >= slots:
-                return False
-            both = zip(party.lines, rows, strict=True)
-            self._rows = [line.let_in(row, tokens, now_ns) for line, row in both]
+            if slots and party.is_bounded:
+                row = party.lines[-1].read()
+                if row.in_flight - row.waiting >= slots:
+                    return False
+            both = zip(party.lines, _known(party), strict=True)
+            written = [line.let_in(row, tokens, now_ns) for line, row in both]
+            self.taken, self._marks = [taken for taken, _ in written], [mark for _, mark in written]
             party.hold(0, 0, 0, -1, -tokens)
         return True
 
@@ -88,8 +85,9 @@ class Claim:
         with self._table.changing():
             rows = _known(party)
             is_held = party.held()[0] > 0
-            for line, row, then in zip(party.lines, rows, self._rows, strict=True):
-                refunded = line.refund(row, tokens, then, now_ns)
+            all_four = zip(party.lines, rows, self._marks, self.taken, strict=True)
+            for line, row, mark, taken in all_four:
+                refunded = line.refund(row, tokens, (mark, mark_of(taken)), now_ns)
                 if is_held:
                     line.release(refunded, tokens, nanos)
             if is_held:
@@ -133,7 +131,7 @@ def settle(party: Party, reserved: Amounts, used: Amounts, taken: Taken, now_ns:
 def _known(party: Party) -> list[Counts]:
     """The rows of those of whom we hold something."""
     rows = _rows_of(party)
-    party.know()
+    party.know(rows)
     return rows
 
 

@@ -28,6 +28,7 @@ LOOK = struct.Struct("q8x3q8x3q")  # waiting, request_tat, token_tat, token_back
 LEVELS = struct.Struct("q8x2q")  # waiting, request_tat, token_tat
 OWING = struct.Struct("2q8x5q")  # token_tat, token_back, in_flight … day_nanos
 POURED = struct.Struct("2q")  # token_tat, token_back
+QUEUED = struct.Struct("9q")  # waiting … nanos
 TAKEN = struct.Struct("7q")  # request_tat … nanos
 SETTLED = struct.Struct("8q")  # token_tat … day_nanos
 

@@ -6,6 +6,7 @@ from serve.limits.layout import (
     OF_REQUEST_TAT,
     OF_TOKEN_TAT,
     OF_WAITING,
+    QUEUED,
     ROW,
     ROW_BYTES,
     SETTLED,
@@ -23,6 +24,7 @@ class Line:
 
     __slots__ = (
         "_id",
+        "_queued",
         "_table",
         "at",
         "concurrency",
@@ -52,6 +54,7 @@ class Line:
 
     def _find(self, at: int) -> None:
         self.at, self.look_at, self.owing_at = at, at + OF_WAITING, at + OF_TOKEN_TAT
+        self._queued = slice(self.look_at, self.look_at + QUEUED.size)
         self.taken = slice(at + OF_REQUEST_TAT, at + OF_REQUEST_TAT + TAKEN.size)
         self.settled = slice(at + OF_TOKEN_TAT, at + OF_TOKEN_TAT + SETTLED.size)
 
@@ -60,11 +63,13 @@ class Line:
         table = self._table
         if table.id_at(self.at) != self._id:
             self._find(table.row(self.owner, self.name))
-        counts = table.read(self.at)
+        return table.read(self.at)
+
+    def know(self, counts: Counts) -> None:
+        """The row as it has just been read."""
         terms = self.terms
         self.most_tokens = min(terms.day_tokens, terms.month_tokens - counts.earlier_tokens)
         self.most_nanos = min(terms.day_nanos, terms.month_nanos - counts.earlier_nanos)
-        return counts
 
     def glance(self) -> Counts:
         """The row as it is now, outside of any critical section; an empty one if it was given
@@ -72,57 +77,62 @@ class Line:
         counts = Counts._make(ROW.unpack_from(self._table.bytes, self.at))
         return counts if counts.id == self._id else Counts._make((0,) * len(counts))
 
-    def take(self, counts: Counts, tokens: int, nanos: int, now_ns: int) -> Counts:
-        """Let in: pour it into the buckets, and reserve. The row as it is then."""
-        return self._write(
-            counts,
-            request_tat=max(counts.request_tat, now_ns) + self.request_ns,
-            token_tat=max(counts.token_tat, now_ns) + self.terms.token_ns(tokens),
-            used_at=now_ns,
-            in_flight=counts.in_flight + 1,
-            tokens=counts.tokens + tokens,
-            nanos=counts.nanos + nanos,
+    def take(self, counts: Counts, tokens: int, nanos: int, now_ns: int) -> bytes:
+        """Let in: pour it into the buckets, and reserve. What was written, as `layout.TAKEN`."""
+        self._table.bytes[self.taken] = taken = TAKEN.pack(
+            now_ns + level_ns(counts.request_tat, now_ns) + self.request_ns,
+            now_ns + level_ns(counts.token_tat, now_ns) + self.terms.token_ns(tokens),
+            counts.token_back,
+            now_ns,
+            counts.in_flight + 1,
+            counts.tokens + tokens,
+            counts.nanos + nanos,
         )
+        return taken
 
     def wait(self, counts: Counts, tokens: int, nanos: int) -> None:
         """Into the queue: reserve, and pour nothing."""
-        self._write(
-            counts,
-            waiting=counts.waiting + 1,
-            waiting_tokens=counts.waiting_tokens + tokens,
-            in_flight=counts.in_flight + 1,
-            tokens=counts.tokens + tokens,
-            nanos=counts.nanos + nanos,
-        )
-
-    def let_in(self, counts: Counts, tokens: int, now_ns: int) -> Counts:
-        """Out of the queue: pour what has been reserved. The row as it is then."""
-        return self._write(
-            counts,
-            waiting=counts.waiting - 1,
-            waiting_tokens=counts.waiting_tokens - tokens,
-            request_tat=max(counts.request_tat, now_ns) + self.request_ns,
-            token_tat=max(counts.token_tat, now_ns) + self.terms.token_ns(tokens),
-            used_at=now_ns,
-        )
+        self._queue(counts, 1, tokens, nanos)
 
     def leave(self, counts: Counts, tokens: int, nanos: int) -> None:
         """Out of the queue, and away."""
-        self._write(
-            counts,
-            waiting=counts.waiting - 1,
-            waiting_tokens=counts.waiting_tokens - tokens,
-            in_flight=counts.in_flight - 1,
-            tokens=counts.tokens - tokens,
-            nanos=counts.nanos - nanos,
+        self._queue(counts, -1, -tokens, -nanos)
+
+    def _queue(self, counts: Counts, requests: int, tokens: int, nanos: int) -> None:
+        self._table.bytes[self._queued] = QUEUED.pack(
+            counts.waiting + requests,
+            counts.waiting_tokens + tokens,
+            counts.request_tat,
+            counts.token_tat,
+            counts.token_back,
+            counts.used_at,
+            counts.in_flight + requests,
+            counts.tokens + tokens,
+            counts.nanos + nanos,
         )
 
-    def refund(self, counts: Counts, tokens: int, then: Counts, now_ns: int) -> Counts:
-        """Let in, but never begun: out of the buckets again. `then`: the row when it was let in."""
-        requests_ns = refund_ns(
-            then.request_tat + then.request_back, counts.request_back, self.request_ns, now_ns
+    def let_in(self, counts: Counts, tokens: int, now_ns: int) -> tuple[bytes, int]:
+        """Out of the queue: pour what has been reserved. What was written, as `layout.TAKEN`, and
+        of the requests' bucket what `rates.refund_ns` wants to know."""
+        request_tat = now_ns + level_ns(counts.request_tat, now_ns) + self.request_ns
+        self._table.bytes[self._queued] = queued = QUEUED.pack(
+            counts.waiting - 1,
+            counts.waiting_tokens - tokens,
+            request_tat,
+            now_ns + level_ns(counts.token_tat, now_ns) + self.terms.token_ns(tokens),
+            counts.token_back,
+            now_ns,
+            counts.in_flight,
+            counts.tokens,
+            counts.nanos,
         )
-        tokens_ns = self._unused_ns(counts, tokens, then.token_tat + then.token_back, now_ns)
+        return queued[-TAKEN.size :], request_tat + counts.request_back
+
+    def refund(self, counts: Counts, tokens: int, marks: tuple[int, int], now_ns: int) -> Counts:
+        """Let in, but never begun: out of the buckets again. `marks`: of both, see
+        `rates.refund_ns`."""
+        requests_ns = refund_ns(marks[0], counts.request_back, self.request_ns, now_ns)
+        tokens_ns = self._unused_ns(counts, tokens, marks[1], now_ns)
         return self._write(
             counts,
             request_tat=counts.request_tat - requests_ns,

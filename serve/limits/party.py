@@ -5,7 +5,7 @@ not plain (a limit is close, somebody waits, a row was given away, a day has end
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from serve.limits.headers import Headers, headers_of
 from serve.limits.layout import (
@@ -65,9 +65,13 @@ class Party:
         nothing = Counts._make((0,) * len(Counts._fields))
         self._at_rest = headers_of([(line.terms, nothing) for line in lines], 0)
 
-    def know(self) -> None:
-        """Where the rows are, which have just been read; what we hold of them is noted there.
-        QueueFull. Inside a critical section, as what follows."""
+    def know(self, counts: Sequence[Counts]) -> None:
+        """The rows have just been read: where they are, and when their budgets end; what we hold of
+        them is noted from now on. QueueFull. Inside a critical section, as what follows."""
+        if self._bytes[GENERATION] == self._generation:
+            return
+        for line, row in zip(self.lines, counts, strict=True):
+            line.know(row)
         rows = tuple(line.at for line in self.lines)
         self._held_at = at = self.table.entry(rows, self.lines[-1].name) + OF_HELD
         self._held = slice(at, at + HELD.size)
@@ -180,5 +184,7 @@ def _unused_ns(line: Line, tokens: int, then: bytes, back: int, now_ns: int) -> 
 
 def mark_of(then: bytes) -> int:
     """Of the tokens' bucket, what `rates.refund_ns` wants to know; `then`: of `Taken`."""
+    token_tat: int
+    token_back: int
     token_tat, token_back = _poured(then, _OF_POURED)
     return token_tat + token_back

@@ -154,9 +154,18 @@ def too_small(terms: Terms, tokens: int, nanos: int) -> tuple[str, int, int] | N
 
 
 def holds(terms: Terms, counts: Counts, tokens: int, nanos: int, now_ns: int) -> bool:
-    """Whether the request fits into every limit now: whether `waits` finds none."""
-    if counts.in_flight >= terms.concurrency or _minute_waits(terms, counts, tokens, now_ns):
+    """Whether the request fits into every limit now: whether `waits` finds none, in a
+    microsecond."""
+    if counts.in_flight >= terms.concurrency:
         return False
+    if request_ns := terms.request_ns:
+        level = level_ns(counts.request_tat, now_ns) + (counts.waiting + 1) * request_ns
+        if level > terms.request_burst_ns:
+            return False
+    if terms.tpm:
+        cost_ns = terms.token_ns(counts.waiting_tokens + tokens)
+        if level_ns(counts.token_tat, now_ns) + cost_ns > TOKEN_BURST_NS:
+            return False
     tokens += counts.tokens
     nanos += counts.nanos
     return (
@@ -209,7 +218,7 @@ def _minute_waits(
 
 def level_ns(tat: int, now_ns: int) -> int:
     """What is in a bucket, as the time that it takes to leak."""
-    return max(0, tat - now_ns)
+    return tat - now_ns if tat > now_ns else 0
 
 
 def refund_ns(mark: int, back: int, cost_ns: int, now_ns: int) -> int:

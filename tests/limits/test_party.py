@@ -207,7 +207,7 @@ TestSides.settings = settings(max_examples=150, stateful_step_count=60, deadline
 def test_what_is_plain_goes_the_short_way() -> None:
     """Or else the two sides above would be one."""
     table = Table(None, clock=HandClock())
-    lines = tuple(Line(table, owner, "o", WIDE) for owner in ("key", "tenant", "model"))  # type: ignore[arg-type]
+    lines = tuple(Line(table, owner, "o", WIDE) for owner in ("key", "tenant", "model"))
     party = Party(table, lines, True)
     now_ns = table.tick()
     assert party.enter(10, 10, 100, now_ns) is None
