@@ -3,25 +3,28 @@
 from collections.abc import Iterable
 from functools import lru_cache
 
-from serve.limits.rates import MINUTE_NS, TOKEN_BURST_NS, Counts, Terms, level_ns
+from serve.limits.rates import MINUTE_NS, TOKEN_BURST_NS, Terms
 
 Headers = list[tuple[bytes, bytes]]
+Levels = tuple[int, ...]  # `Counts.waiting` … `token_tat`
 _Room = tuple[int, int, int, tuple[bytes, bytes]]  # what remains, the limit, what is in the bucket
 
 
-def headers_of(counted: Iterable[tuple[Terms, Counts]], now_ns: int) -> Headers:
+def headers_of(counted: Iterable[tuple[Terms, Levels]], now_ns: int) -> Headers:
     """Limit, what remains of it now, and when all of it will be there again."""
     requests: list[_Room] = []
     tokens: list[_Room] = []
-    for terms, row in counted:
+    for terms, (waiting, waiting_tokens, request_tat, token_tat) in counted:
         if cost_ns := terms.request_ns:
-            level = level_ns(row.request_tat, now_ns) + row.waiting * cost_ns
-            room = max(0, terms.request_burst_ns - level) // cost_ns
-            requests.append((room, terms.limits.rpm or 0, level, terms.request_limit))
+            level = (request_tat - now_ns if request_tat > now_ns else 0) + waiting * cost_ns
+            room = (terms.request_burst_ns - level) // cost_ns
+            requests.append((max(0, room), terms.rpm, level, terms.request_limit))
         if tpm := terms.tpm:
-            level = level_ns(row.token_tat, now_ns) + terms.token_ns(row.waiting_tokens)
-            room = max(0, TOKEN_BURST_NS - level) * tpm // MINUTE_NS
-            tokens.append((min(room, tpm), tpm, level, terms.token_limit))
+            level = token_tat - now_ns if token_tat > now_ns else 0
+            if waiting_tokens:
+                level += terms.token_ns(waiting_tokens)
+            room = (TOKEN_BURST_NS - level) * tpm // MINUTE_NS
+            tokens.append((max(0, min(room, tpm)), tpm, level, terms.token_limit))
     headers: Headers = []
     if requests:
         room, _, level, limit = min(requests)

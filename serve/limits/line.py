@@ -2,6 +2,7 @@
 microsecond does not matter. Everything here happens inside a critical section.
 """
 
+from serve.limits.headers import Levels
 from serve.limits.layout import (
     OF_REQUEST_TAT,
     OF_TOKEN_TAT,
@@ -16,6 +17,8 @@ from serve.limits.layout import (
 from serve.limits.rates import Counts, Terms, level_ns, refund_ns, terms_of
 from serve.limits.table import Owner, Table
 from serve.quota import Limits
+
+_unpack = ROW.unpack_from
 
 
 class Line:
@@ -61,8 +64,11 @@ class Line:
     def read(self) -> Counts:
         """The row; a new one if it was given away meanwhile. QueueFull if there is none."""
         table = self._table
-        if table.id_at(self.at) != self._id:
+        counts = Counts._make(_unpack(table.bytes, self.at))
+        if counts.id != self._id:
             self._find(table.row(self.owner, self.name))
+        elif counts.day >= table.today:
+            return counts
         return table.read(self.at)
 
     def know(self, counts: Counts) -> None:
@@ -71,11 +77,13 @@ class Line:
         self.most_tokens = min(terms.day_tokens, terms.month_tokens - counts.earlier_tokens)
         self.most_nanos = min(terms.day_nanos, terms.month_nanos - counts.earlier_nanos)
 
-    def glance(self) -> Counts:
-        """The row as it is now, outside of any critical section; an empty one if it was given
-        away."""
-        counts = Counts._make(ROW.unpack_from(self._table.bytes, self.at))
-        return counts if counts.id == self._id else Counts._make((0,) * len(counts))
+    def levels(self) -> Levels:
+        """What `headers_of` wants of the row as it is now, outside of any critical section; of an
+        empty one if it was given away."""
+        counts = Counts._make(_unpack(self._table.bytes, self.at))
+        if counts.id != self._id:
+            return 0, 0, 0, 0
+        return counts.waiting, counts.waiting_tokens, counts.request_tat, counts.token_tat
 
     def take(self, counts: Counts, tokens: int, nanos: int, now_ns: int) -> bytes:
         """Let in: pour it into the buckets, and reserve. What was written, as `layout.TAKEN`."""

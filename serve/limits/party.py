@@ -6,6 +6,7 @@ not plain (a limit is close, somebody waits, a row was given away, a day has end
 
 import operator
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 from serve.limits.headers import Headers, headers_of
 from serve.limits.layout import (
@@ -48,6 +49,7 @@ class Party:
         "_held_at",
         "_levels",
         "_taken",
+        "_terms",
         "_write",
         "is_bounded",
         "lines",
@@ -62,8 +64,8 @@ class Party:
         self._held_at, self._held = 0, slice(0)
         self._taken: list[slice] = []
         self._levels: list[int] = []
-        nothing = Counts._make((0,) * len(Counts._fields))
-        self._at_rest = headers_of([(line.terms, nothing) for line in lines], 0)
+        self._terms = [line.terms for line in lines if line.terms.has_minutes]
+        self._at_rest = headers_of([(terms, (0, 0, 0, 0)) for terms in self._terms], 0)
 
     def know(self, counts: Sequence[Counts]) -> None:
         """The rows have just been read: where they are, and when their budgets end; what we hold of
@@ -154,14 +156,16 @@ class Party:
     def headers(self) -> Headers:
         """Of the limits per minute, as they are now, perhaps in the middle of somebody's change."""
         now_ns, content = self.table.clock.monotonic_ns(), self._bytes
-        if content[GENERATION] == self._generation:
-            for at in self._levels:
-                waiting, request_tat, token_tat = _levels(content, at)
-                if waiting or request_tat > now_ns or token_tat > now_ns:
-                    break
-            else:
-                return self._at_rest.copy()
-        return headers_of([(line.terms, line.glance()) for line in self.lines], now_ns)
+        if content[GENERATION] != self._generation:
+            return headers_of([(line.terms, line.levels()) for line in self.lines], now_ns)
+        for at in self._levels:
+            waiting, _, request_tat, token_tat = _levels(content, at)
+            if waiting or request_tat > now_ns or token_tat > now_ns:
+                break
+        else:
+            return self._at_rest.copy()
+        levels = map(_levels, repeat(content), self._levels)
+        return headers_of(zip(self._terms, levels, strict=True), now_ns)
 
     # What follows is for those who look closer.
 
@@ -178,7 +182,8 @@ class Party:
 
 def _unused_ns(line: Line, tokens: int, then: bytes, back: int, now_ns: int) -> int:
     """As `rates.refund_ns`."""
-    left_ns = mark_of(then) - back - now_ns
+    then_tat, then_back = _poured(then, _OF_POURED)
+    left_ns: int = then_tat + then_back - back - now_ns
     return max(0, min(left_ns, -(-tokens * line.minute_ns // line.per_tokens)))
 
 

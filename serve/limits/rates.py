@@ -77,6 +77,7 @@ class Terms:
     """Limits as they are reckoned with."""
 
     limits: Limits
+    rpm: int  # 0: no limit
     request_ns: int  # that one request takes to leak; 0: no limit
     request_burst_ns: int
     tpm: int  # 0: no limit
@@ -105,6 +106,7 @@ def terms_of(limits: Limits) -> Terms:
     request_ns = -(-MINUTE_NS // limits.rpm) if limits.rpm else 0
     return Terms(
         limits=limits,
+        rpm=limits.rpm or 0,
         request_ns=request_ns,
         request_burst_ns=request_ns * (limits.rpm or 0),
         tpm=limits.tpm or 0,

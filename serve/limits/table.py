@@ -42,7 +42,8 @@ class Table:
     (`clear_slot`) and charges what was delivered (`charge`). It does all of this before another
     gateway takes the slot. Only names with limits need a row, and models that bound the requests
     at once. When there is no room for another name, the row that was not used for the longest time
-    and has nobody in flight is given away, with what it knew of its day and month.
+    and has nobody in flight is given away, with what it knew of its day and month. What a process
+    has reserved is noted in entries, one for each combination of rows (`entry`).
 
     Every change is one critical section under a lock of the file, which the kernel releases when
     its holder dies. A process killed inside of one can leave a count too high, never too low, until
@@ -264,10 +265,6 @@ class Table:
         if not self._idle:
             raise QueueFull(name, 1.0)
         return self._idle.pop()
-
-    def id_at(self, offset: int) -> int:
-        """Whose row that is, as `layout.id_of`."""
-        return self._number_at(offset)
 
     def _number_at(self, offset: int) -> int:
         return int.from_bytes(self.bytes[offset : offset + 8], "little")
