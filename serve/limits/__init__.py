@@ -4,6 +4,7 @@ In: a request's key, tenant, model and size. Out: a ticket, a wait, or a refusal
 limit. Refuses to know HTTP and engines.
 
 What is counted, and when: `rates`. Where the counts are: `table`. Whose turn it is: `queue`.
+The short way that most requests take: `party`; all others, and the waiting: `claim`.
 """
 
 from serve.limits.admission import Admission, Ask, Ticket

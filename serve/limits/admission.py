@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from serve.errors import QueueFull, QueueTimeout
-from serve.limits.claim import Claim
-from serve.limits.headers import headers_of
+from serve.limits.claim import Claim, settle
 from serve.limits.line import Line
 from serve.limits.pace import Pace
+from serve.limits.party import Amounts, Party, Taken
 from serve.limits.queue import FairQueue
 from serve.limits.table import Owner, Table
 from serve.quota import Key, Limits, Priority, Tenant
@@ -38,39 +38,34 @@ class Ask(msgspec.Struct, frozen=True):  # which is made in a fifth of a datacla
     longest_wait_s: float
 
 
-class Ticket:
-    """One request that is in. `waited_s`: in the queue."""
+class Ticket(msgspec.Struct, eq=False):
+    """One request that is in. `waited_s`: in the queue. The rest is the room's own: what it has
+    reserved of whose limits, since when; `met` None: nothing any more."""
 
-    __slots__ = ("_admission", "_claim", "_model", "waited_s")
-
-    def __init__(
-        self,
-        waited_s: float = 0.0,
-        admission: "Admission | None" = None,
-        claim: Claim | None = None,
-        model: str = "",
-    ) -> None:
-        self.waited_s = waited_s
-        self._admission, self._claim, self._model = admission, claim, model
+    waited_s: float = 0.0
+    admission: "Admission | None" = None
+    met: "_Met | None" = None
+    reserved: Amounts = (0, 0)
+    taken: Taken = []
+    since_ns: int = 0
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """OpenAI's `x-ratelimit-*` of the tightest limits; none where there is no limit. As they
         are now; none any more once it is settled."""
-        if self._admission is None or self._claim is None:
-            return []
-        return self._admission.headers(self._claim)
+        return self.met.party.headers() if self.met is not None else []
 
     def settle(self, tokens: int, nanos: int) -> None:
         """The request is over, and took so much; what was reserved beyond is given back. Once:
         further calls do nothing."""
-        claim, self._claim = self._claim, None
-        if claim is not None and self._admission is not None:
-            self._admission.left(self._model, claim.settle(tokens, nanos))
+        met, self.met = self.met, None
+        if met is not None and self.admission is not None:
+            self.admission.settle(self, met, (tokens, nanos))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
     ask: Ask
+    met: "_Met"
     claim: Claim
     since_s: float
     turn: "asyncio.Future[Ticket]"
@@ -92,6 +87,7 @@ class _Waiter:
 class _Model:
     """`slots`: as the latest request said."""
 
+    name: str
     queue: FairQueue[_Waiter] = field(default_factory=FairQueue)
     pace: Pace = field(default_factory=Pace)
     slots: int = 0
@@ -99,14 +95,14 @@ class _Model:
 
 
 @dataclass(frozen=True, slots=True)
-class _Party:
+class _Met:
     """Whose limits a request meets, as long as they are these."""
 
-    limits: tuple[Limits, Limits, Limits]
-    is_bounded: bool
-    lines: tuple[Line, ...]
-    model_line: Line | None
-    pace: Pace
+    of_key: Limits
+    of_tenant: Limits
+    of_model: Limits
+    party: Party
+    model: _Model
 
 
 class Admission:
@@ -122,18 +118,27 @@ class Admission:
 
     def __init__(self, table: Table, most_waiting: int) -> None:
         self._table, self._most_waiting = table, most_waiting
-        self._parties: dict[tuple[str, str, str], _Party] = {}
+        self._met: dict[tuple[str, str, str, bool], _Met] = {}
         self._models: dict[str, _Model] = {}
 
     def try_enter(self, ask: Ask) -> Ticket | None:
         """In at once; None if it must wait. RateLimited, TooLongForLimit."""
-        party = self._party(ask)
+        met = self._meet(ask)
+        party, table, tokens, nanos = met.party, self._table, ask.tokens, ask.nanos
         if not party.lines:
             return Ticket()
-        claim = Claim(self._table, party.lines, party.model_line, ask.tokens, ask.nanos)
-        if claim.enter(ask.slots, party.pace.usual_s):
-            return Ticket(0.0, self, claim, ask.model)
-        return None
+        now_ns = table.tick()
+        table.lock()
+        try:
+            taken = party.enter(tokens, nanos, ask.slots, now_ns)
+            if taken is None:
+                claim = Claim(party, tokens, nanos)
+                if not claim.enter(ask.slots, met.model.pace.usual_s, now_ns):
+                    return None
+                taken = claim.taken
+        finally:
+            table.unlock()
+        return Ticket(0.0, self, met, (tokens, nanos), taken, now_ns)
 
     async def enter(self, ask: Ask) -> Ticket:
         """In, after a wait perhaps. RateLimited, TooLongForLimit, QueueFull, QueueTimeout; a
@@ -153,48 +158,49 @@ class Admission:
         except asyncio.CancelledError:
             if waiter.turn.done() and not waiter.turn.cancelled():
                 waiter.claim.take_back()
-                self._pump(ask.model)
+                self._pump(waiter.met.model)
             else:
                 self._leave(waiter)
             raise
 
     def _join(self, ask: Ask) -> _Waiter:
-        party, model = self._party(ask), self._model(ask.model)
-        claim = Claim(self._table, party.lines, party.model_line, ask.tokens, ask.nanos)
+        met = self._meet(ask)
+        model, claim = met.model, Claim(met.party, ask.tokens, ask.nanos)
         model.slots = ask.slots
         if not claim.wait(self._most_waiting, model.pace.usual_s):
             raise QueueFull(ask.model, model.pace.drain_s(len(model.queue), ask.slots))
         turn = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(ask, claim, time.monotonic(), turn)
+        waiter = _Waiter(ask, met, claim, time.monotonic(), turn)
         model.queue.push(waiter)
-        self._pump(ask.model)  # a place may have become free since `try_enter`
+        self._pump(model)  # a place may have become free since `try_enter`
         return waiter
 
     def _leave(self, waiter: _Waiter) -> float:
         """Seconds after which it would have been its turn, about."""
-        model = self._models[waiter.ask.model]
+        model = waiter.met.model
         model.queue.remove(waiter)
         waiter.claim.leave()
         return model.pace.drain_s(len(model.queue), model.slots)
 
-    # What follows is for tickets.
+    def settle(self, ticket: Ticket, met: _Met, used: Amounts) -> None:
+        """For tickets: a request is over, and the next one may come."""
+        table = self._table
+        now_ns = table.tick()
+        table.lock()
+        try:
+            if not met.party.settle(ticket.reserved, used, ticket.taken, now_ns):
+                settle(met.party, ticket.reserved, used, ticket.taken, now_ns)
+        finally:
+            table.unlock()
+        model, lasted_s = met.model, (now_ns - ticket.since_ns) / 10**9
+        if model.queue.size:
+            model.pace.note(lasted_s, time.monotonic())
+            self._pump(model)
+        else:
+            model.pace.note(lasted_s)
 
-    def left(self, name: str, lasted_s: float) -> None:
-        """A request is over: the next one may come."""
-        model = self._model(name)
-        if not model.queue.size:
-            model.pace.note(0.0, lasted_s, is_crowded=False)  # the time is not looked at
-            return
-        model.pace.note(time.monotonic(), lasted_s, is_crowded=True)
-        self._pump(name)
-
-    def headers(self, claim: Claim) -> list[tuple[bytes, bytes]]:
-        """Of the claim's limits."""
-        return headers_of(claim.levels(), self._table.clock.monotonic_ns())
-
-    def _pump(self, name: str) -> None:
+    def _pump(self, model: _Model) -> None:
         """Let in as many as there is room for."""
-        model = self._models[name]
         while len(model.queue):
             now_s = time.monotonic()
             waiter = model.queue.next(now_s)
@@ -204,47 +210,49 @@ class Admission:
             if not waiter.claim.let_in(model.slots):
                 break
             model.queue.serve(waiter)
-            waiter.turn.set_result(Ticket(now_s - waiter.since_s, self, waiter.claim, name))
+            ask, claim, waited_s = waiter.ask, waiter.claim, now_s - waiter.since_s
+            reserved = ask.tokens, ask.nanos
+            ticket = Ticket(waited_s, self, waiter.met, reserved, claim.taken, claim.now_ns)
+            waiter.turn.set_result(ticket)
         if len(model.queue) and self._table.is_shared and not model.is_polled:
             model.is_polled = True
-            asyncio.get_running_loop().call_later(_POLL_S, self._poll, name)
+            asyncio.get_running_loop().call_later(_POLL_S, self._poll, model)
 
-    def _poll(self, name: str) -> None:
-        self._models[name].is_polled = False
-        self._pump(name)
+    def _poll(self, model: _Model) -> None:
+        model.is_polled = False
+        self._pump(model)
 
     def _model(self, name: str) -> _Model:
         model = self._models.get(name)
         if model is None:
-            model = self._models[name] = _Model()
+            model = self._models[name] = _Model(name)
         return model
 
-    def _party(self, ask: Ask) -> _Party:
-        key = ask.key
-        name = key.id if key is not None else "", ask.tenant.name, ask.model
-        party = self._parties.get(name)
-        if party is not None:
-            of_key, of_tenant, of_model = party.limits
-            if (
-                of_tenant is ask.tenant.limits
-                and of_model is ask.model_limits
-                and (key is None or of_key is key.limits)
-                and party.is_bounded == (ask.slots > 0)
-            ):
-                return party
-        if len(self._parties) >= _MOST_PARTIES:
-            self._parties.clear()
-        party = self._parties[name] = self._new_party(ask)
-        return party
+    def _meet(self, ask: Ask) -> _Met:
+        key, tenant = ask.key, ask.tenant
+        name = key.id if key is not None else "", tenant.name, ask.model, ask.slots > 0
+        met = self._met.get(name)
+        if (
+            met is not None
+            and met.of_tenant is tenant.limits
+            and met.of_model is ask.model_limits
+            and (key is None or met.of_key is key.limits)
+        ):
+            return met
+        if len(self._met) >= _MOST_PARTIES:
+            self._met.clear()
+        met = self._met[name] = self._new(ask)
+        return met
 
-    def _new_party(self, ask: Ask) -> _Party:
+    def _new(self, ask: Ask) -> _Met:
         limits = ask.key.limits if ask.key else _FREE, ask.tenant.limits, ask.model_limits
         owners: tuple[Owner, Owner, Owner] = "key", "tenant", "model"
         names = ask.key.id if ask.key else "", ask.tenant.name, ask.model
-        lines = [
+        is_bounded = ask.slots > 0
+        lines = tuple(
             Line(self._table, owner, name, limit)
             for owner, name, limit in zip(owners, names, limits, strict=True)
-            if limit != _FREE or (owner == "model" and ask.slots)
-        ]
-        model_line = lines[-1] if ask.slots else None
-        return _Party(limits, ask.slots > 0, tuple(lines), model_line, self._model(ask.model).pace)
+            if limit != _FREE or (owner == "model" and is_bounded)
+        )
+        party = Party(self._table, lines, is_bounded)
+        return _Met(*limits, party, self._model(ask.model))

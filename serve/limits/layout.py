@@ -1,4 +1,4 @@
-"""The file of a table: a header, the rows, and what every slot has reserved in each row.
+"""The file of a table: a header, the rows, and what every slot has reserved in which of them.
 
 All are int64 of this machine, aligned. A row is found by open addressing from a hash of its name;
 it may lie in any of `WINDOW` places from there on. A row that was used is never emptied, only given
@@ -21,23 +21,32 @@ ROWS = 16384
 
 ROW = struct.Struct(f"{len(Counts._fields)}q")
 ROW_BYTES = ROW.size
-TAKEN = struct.Struct("6q")  # Counts.request_tat … used_at
-LEVELS = struct.Struct("9q")  # Counts.id … waiting_tokens
-RESERVED = struct.Struct("3q")  # Counts.in_flight, reserved_tokens, reserved_nanos
-WAITING = struct.Struct("2q")  # Counts.waiting, waiting_tokens
-HELD = struct.Struct("5q")  # of a slot: in flight, tokens, nanos, waiting, waiting tokens
-USED = struct.Struct("6q")  # Counts.day … month_nanos
-BACK = struct.Struct("2q")  # Counts.request_back, token_back
-
-OF_TAKEN = 8 * Counts._fields.index("request_tat")
-OF_RESERVED = 8 * Counts._fields.index("in_flight")
 OF_WAITING = 8 * Counts._fields.index("waiting")
-OF_USED = 8 * Counts._fields.index("day")
-OF_BACK = 8 * Counts._fields.index("request_back")
+OF_REQUEST_TAT = 8 * Counts._fields.index("request_tat")
+OF_TOKEN_TAT = 8 * Counts._fields.index("token_tat")
+LOOK = struct.Struct("q8x3q8x3q")  # waiting, request_tat, token_tat, token_back, in_flight … nanos
+LEVELS = struct.Struct("4q")  # waiting, waiting_tokens, request_tat, token_tat
+OWING = struct.Struct("2q8x5q")  # token_tat, token_back, in_flight … day_nanos
+POURED = struct.Struct("2q")  # token_tat, token_back
+QUEUED = struct.Struct("9q")  # waiting … nanos
+TAKEN = struct.Struct("7q")  # request_tat … nanos
+SETTLED = struct.Struct("8q")  # token_tat … day_nanos
+
+# Of a slot, what it has reserved: three rows (their numbers, from 1; 0: none), and of each of them
+# in flight, tokens, nanos, waiting, waiting tokens.
+ENTRY = struct.Struct("8q")
+OF_HELD = 3 * 8
+ALL_HELD = struct.Struct("5q")
+HELD = struct.Struct("3q")  # in flight, tokens, nanos
+MOST_OF_PARTY = 3
 
 _HEADER = struct.Struct("8sqqq")  # magic, version, rows, slots
 _HEADER_BYTES = 4096
-_MAGIC, _VERSION = b"inhouse\0", 1
+_MAGIC, _VERSION = b"inhouse\0", 2
+# A number that grows whenever a row is made, given away, or begins another day or month: as long as
+# it stands, what is known of where rows are and when their budgets end is true.
+GENERATION = slice(64, 72)
+_SLOT_BYTES = 64  # before its entries: how many of them were ever in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +58,19 @@ class Layout:
 
     @property
     def total_bytes(self) -> int:
-        return self.held(self.slots, 0)
+        return self.slot(self.slots)
 
     def row(self, index: int) -> int:
         """Offset of a row."""
         return _HEADER_BYTES + index * ROW_BYTES
 
-    def held(self, slot: int, index: int) -> int:
-        """Offset of what a slot holds in a row."""
-        return self.row(self.rows) + (slot * self.rows + index) * HELD.size
+    def slot(self, slot: int) -> int:
+        """Offset of how many entries a slot has, which go before those."""
+        return self.row(self.rows) + slot * (_SLOT_BYTES + self.rows * ENTRY.size)
+
+    def entry(self, slot: int, number: int) -> int:
+        """Offset of an entry. A slot may have as many as there are rows."""
+        return self.slot(slot) + _SLOT_BYTES + number * ENTRY.size
 
 
 def id_of(owner: str, name: str) -> int:

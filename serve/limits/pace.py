@@ -17,16 +17,16 @@ class Pace:
         self._gap_s: float | None = None
         self._last_s: float | None = None
 
-    def note(self, now_s: float, lasted_s: float, is_crowded: bool) -> None:
-        """A request has ended. Only while others wait does the time since the one before tell
-        how fast the model can be."""
+    def note(self, lasted_s: float, now_s: float | None = None) -> None:
+        """A request has ended. `now_s`: when, if others wait: only then the time since the one
+        before tells how fast the model can be."""
         self.usual_s += _SHARE * (lasted_s - self.usual_s)
-        if is_crowded and self._last_s is not None:
+        if now_s is not None and self._last_s is not None:
             gap_s = now_s - self._last_s
             self._gap_s = (
                 gap_s if self._gap_s is None else self._gap_s + _SHARE * (gap_s - self._gap_s)
             )
-        self._last_s = now_s if is_crowded else None
+        self._last_s = now_s
 
     def drain_s(self, waiting: int, slots: int) -> float:
         """Until so many who wait, and one more, have been let in."""

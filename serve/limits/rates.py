@@ -15,6 +15,7 @@ wait, but nothing of theirs is poured in: if they leave, all is as if they had n
 
 from calendar import timegm
 from dataclasses import dataclass
+from functools import lru_cache
 from time import gmtime
 from typing import NamedTuple
 
@@ -29,29 +30,46 @@ _ROUNDING_NS = 1024
 
 
 class Counts(NamedTuple):
-    """A row of the table. The first seven change whenever somebody is let in."""
+    """A row of the table. Letting somebody in changes what is from `request_tat` to `nanos`, and
+    settling what is from `token_tat` on: fields that are written together lie together."""
 
     id: int
-    request_tat: int
-    token_tat: int
-    in_flight: int  # let in or waiting
-    reserved_tokens: int  # by those
-    reserved_nanos: int
-    used_at: int  # ns, monotonic
+    day: int  # since 1970
+    month: int  # year × 12 + month
+    earlier_tokens: int  # used in the month before the day
+    earlier_nanos: int
+    request_back: int  # ns ever taken out of the bucket
     waiting: int  # of those in flight, the ones in a queue
     waiting_tokens: int
-    day: int  # since 1970
-    day_tokens: int
-    day_nanos: int
-    month: int  # year × 12 + month
-    month_tokens: int
-    month_nanos: int
-    request_back: int  # ns ever taken out of the buckets
+    request_tat: int
+    token_tat: int
     token_back: int
+    used_at: int  # ns, monotonic
+    in_flight: int  # let in or waiting
+    tokens: int  # used in the day, and reserved by those in flight
+    nanos: int
+    day_tokens: int  # used
+    day_nanos: int
 
+    @property
+    def reserved_tokens(self) -> int:
+        """By those in flight."""
+        return self.tokens - self.day_tokens
 
-# A row as it was read: Counts without the time that it takes to make one.
-Row = tuple[int, ...]
+    @property
+    def reserved_nanos(self) -> int:
+        """By those in flight."""
+        return self.nanos - self.day_nanos
+
+    @property
+    def month_tokens(self) -> int:
+        """Used."""
+        return self.earlier_tokens + self.day_tokens
+
+    @property
+    def month_nanos(self) -> int:
+        """Used."""
+        return self.earlier_nanos + self.day_nanos
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,47 +77,46 @@ class Terms:
     """Limits as they are reckoned with."""
 
     limits: Limits
+    rpm: int  # 0: no limit
     request_ns: int  # that one request takes to leak; 0: no limit
     request_burst_ns: int
     tpm: int  # 0: no limit
+    minute_ns: int  # with `per_tokens`: so many ns for so many tokens; 0 for 1 if there is no limit
+    per_tokens: int
     concurrency: int
     day_tokens: int
     month_tokens: int
     day_nanos: int
     month_nanos: int
-    has_budget: bool  # any of the four
     has_minutes: bool  # a limit per minute
     request_limit: tuple[bytes, bytes]  # the headers that tell it
     token_limit: tuple[bytes, bytes]
 
     def token_ns(self, tokens: int) -> int:
         """That so many tokens take to leak."""
-        return -(-tokens * MINUTE_NS // self.tpm) if self.tpm else 0
+        return -(-tokens * self.minute_ns // self.per_tokens)
 
 
 TOKEN_BURST_NS = MINUTE_NS + _ROUNDING_NS
 
 
+@lru_cache(4096)  # a tenant's are those of many keys
 def terms_of(limits: Limits) -> Terms:
     """A limit of 0 is kept from the divisions here; `too_small` refuses it."""
     request_ns = -(-MINUTE_NS // limits.rpm) if limits.rpm else 0
-    budgets = (
-        limits.tokens_per_day,
-        limits.tokens_per_month,
-        limits.nanos_per_day,
-        limits.nanos_per_month,
-    )
     return Terms(
         limits=limits,
+        rpm=limits.rpm or 0,
         request_ns=request_ns,
         request_burst_ns=request_ns * (limits.rpm or 0),
         tpm=limits.tpm or 0,
+        minute_ns=MINUTE_NS if limits.tpm else 0,
+        per_tokens=limits.tpm or 1,
         concurrency=_or_none(0 if limits.rpm == 0 or limits.tpm == 0 else limits.concurrency),
         day_tokens=_or_none(limits.tokens_per_day),
         month_tokens=_or_none(limits.tokens_per_month),
         day_nanos=_or_none(limits.nanos_per_day),
         month_nanos=_or_none(limits.nanos_per_month),
-        has_budget=budgets != (None,) * 4,
         has_minutes=bool(limits.rpm or limits.tpm),
         request_limit=(b"x-ratelimit-limit-requests", b"%d" % (limits.rpm or 0)),
         token_limit=(b"x-ratelimit-limit-tokens", b"%d" % (limits.tpm or 0)),
@@ -136,6 +153,29 @@ def too_small(terms: Terms, tokens: int, nanos: int) -> tuple[str, int, int] | N
         if limit is not None and needed > limit or limit == 0 and what == "tpm":
             return what, limit, needed
     return None
+
+
+def holds(terms: Terms, counts: Counts, tokens: int, nanos: int, now_ns: int) -> bool:
+    """Whether the request fits into every limit now: whether `waits` finds none, in a
+    microsecond."""
+    if counts.in_flight >= terms.concurrency:
+        return False
+    if request_ns := terms.request_ns:
+        level = level_ns(counts.request_tat, now_ns) + (counts.waiting + 1) * request_ns
+        if level > terms.request_burst_ns:
+            return False
+    if terms.tpm:
+        cost_ns = terms.token_ns(counts.waiting_tokens + tokens)
+        if level_ns(counts.token_tat, now_ns) + cost_ns > TOKEN_BURST_NS:
+            return False
+    tokens += counts.tokens
+    nanos += counts.nanos
+    return (
+        tokens <= terms.day_tokens
+        and counts.earlier_tokens + tokens <= terms.month_tokens
+        and nanos <= terms.day_nanos
+        and counts.earlier_nanos + nanos <= terms.month_nanos
+    )
 
 
 def waits(
@@ -180,7 +220,7 @@ def _minute_waits(
 
 def level_ns(tat: int, now_ns: int) -> int:
     """What is in a bucket, as the time that it takes to leak."""
-    return max(0, tat - now_ns)
+    return tat - now_ns if tat > now_ns else 0
 
 
 def refund_ns(mark: int, back: int, cost_ns: int, now_ns: int) -> int:

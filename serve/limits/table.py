@@ -2,28 +2,26 @@
 
 import fcntl
 import mmap
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from serve.errors import QueueFull
 from serve.limits.clock import Clock
 from serve.limits.layout import (
-    HELD,
+    ALL_HELD,
+    ENTRY,
+    GENERATION,
+    MOST_OF_PARTY,
     MOST_SLOTS,
-    OF_RESERVED,
-    OF_TAKEN,
-    OF_USED,
-    OF_WAITING,
-    RESERVED,
+    OF_HELD,
     ROW,
     ROW_BYTES,
     ROWS,
-    TAKEN,
-    USED,
-    WAITING,
     WINDOW,
     Layout,
     id_of,
@@ -44,7 +42,8 @@ class Table:
     (`clear_slot`) and charges what was delivered (`charge`). It does all of this before another
     gateway takes the slot. Only names with limits need a row, and models that bound the requests
     at once. When there is no room for another name, the row that was not used for the longest time
-    and has nobody in flight is given away, with what it knew of its day and month.
+    and has nobody in flight is given away, with what it knew of its day and month. What a process
+    has reserved is noted in entries, one for each combination of rows (`entry`).
 
     Every change is one critical section under a lock of the file, which the kernel releases when
     its holder dies. A process killed inside of one can leave a count too high, never too low, until
@@ -65,6 +64,15 @@ class Table:
         self._time, self._monotonic_ns = self.clock.time, self.clock.monotonic_ns
         self.today = self.month = self._day_begins = self._day_ends = 0
         self.n_made = 0  # rows, by us
+        self._entries: dict[tuple[int, ...], int] = {}  # ours, by the rows' offsets
+        self._idle: list[int] = []  # entries that may be used again
+        # A critical section: microseconds, nothing that can wait in it. No methods, since every
+        # request has four of these calls.
+        self.lock: Callable[[], object] = _nothing
+        self.unlock: Callable[[], object] = _nothing
+        if self._fd is not None:
+            self.lock = partial(fcntl.flock, self._fd, fcntl.LOCK_EX)
+            self.unlock = partial(fcntl.flock, self._fd, fcntl.LOCK_UN)
 
     @staticmethod
     def make(file: Path, slots: int, rows: int = ROWS) -> None:
@@ -82,33 +90,69 @@ class Table:
         """What was used in the running day and month (UTC), each as tokens and nanos. What those
         who are in have reserved stays."""
         with self.changing():
-            offset = self.row(owner, name)
-            counts = (self.today, *day, self.month, *month)
-            USED.pack_into(self.bytes, offset + OF_USED, *counts)
+            counts = self.read(offset := self.row(owner, name))
+            self.renew()
+            self.write(
+                offset,
+                counts._replace(
+                    day=self.today,
+                    month=self.month,
+                    earlier_tokens=month[0] - day[0],
+                    earlier_nanos=month[1] - day[1],
+                    tokens=day[0] + counts.reserved_tokens,
+                    nanos=day[1] + counts.reserved_nanos,
+                    day_tokens=day[0],
+                    day_nanos=day[1],
+                ),
+            )
 
     def charge(self, owner: Owner, name: str, tokens: int, nanos: int) -> None:
         """Somebody used this without a ticket, now."""
         with self.changing():
             counts = self.read(offset := self.row(owner, name))
-            self.use(offset, counts, tokens, nanos)
+            self.write(
+                offset,
+                counts._replace(
+                    tokens=counts.tokens + tokens,
+                    nanos=counts.nanos + nanos,
+                    day_tokens=counts.day_tokens + tokens,
+                    day_nanos=counts.day_nanos + nanos,
+                ),
+            )
 
     def clear_slot(self, slot: int) -> None:
         """Its process is dead: give back all that it had reserved. Milliseconds, for everybody."""
         with self.changing():
+            for at in self._entries_of(slot):
+                ALL_HELD.pack_into(self.bytes, at + OF_HELD, *(0,) * 5)
+            sums: dict[int, list[int]] = {}
+            for other in range(self.layout.slots):
+                for at in self._entries_of(other):
+                    *rows, in_flight, tokens, nanos, waiting, waiting_tokens = ENTRY.unpack_from(
+                        self.bytes, at
+                    )
+                    held = in_flight, tokens, nanos, waiting, waiting_tokens
+                    for row in filter(None, rows) if any(held) else ():
+                        sums[row] = [*map(operator.add, sums.get(row, (0,) * 5), held)]
             for index in range(self.layout.rows):
-                if self._id_at(self.layout.row(index)):
-                    self._clear(slot, index)
+                if self._number_at(self.layout.row(index)):
+                    self._hold_only(self.layout.row(index), *sums.get(index + 1, (0,) * 5))
 
-    def _clear(self, slot: int, index: int) -> None:
-        HELD.pack_into(self.bytes, self.layout.held(slot, index), *(0,) * 5)
-        held = [
-            HELD.unpack_from(self.bytes, self.layout.held(other, index))
-            for other in range(self.layout.slots)
-        ]
-        in_flight, tokens, nanos, *waiting = (sum(column) for column in zip(*held, strict=True))
-        offset = self.layout.row(index)
-        RESERVED.pack_into(self.bytes, offset + OF_RESERVED, in_flight, tokens, nanos)
-        WAITING.pack_into(self.bytes, offset + OF_WAITING, *waiting)
+    def _entries_of(self, slot: int) -> Iterator[int]:
+        n_entries = self._number_at(self.layout.slot(slot))
+        return (self.layout.entry(slot, number) for number in range(n_entries))
+
+    def _hold_only(self, at: int, in_flight: int, tokens: int, nanos: int, *waiting: int) -> None:
+        counts = Counts._make(ROW.unpack_from(self.bytes, at))
+        fresh = counts._replace(
+            waiting=waiting[0],
+            waiting_tokens=waiting[1],
+            in_flight=in_flight,
+            tokens=counts.day_tokens + tokens,
+            nanos=counts.day_nanos + nanos,
+        )
+        if fresh != counts:
+            self.write(at, fresh)
 
     def close(self) -> None:
         """Let go of the file. Nothing is given back by that."""
@@ -117,16 +161,6 @@ class Table:
             os.close(self._fd)
 
     # What follows is for this room.
-
-    def lock(self) -> None:
-        """Begin a critical section: microseconds, nothing that can wait in it."""
-        if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def unlock(self) -> None:
-        """End it."""
-        if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -141,7 +175,12 @@ class Table:
     def tick(self) -> int:
         """The time, in ns of the monotonic clock; looks at the calendar too."""
         if not self._day_begins <= self._time() < self._day_ends:
-            self.today = int(self._time() // DAY_S)
+            today = int(self._time() // DAY_S)
+            if today > self.today:
+                self.lock()
+                self.renew()
+                self.unlock()
+            self.today = today
             self._day_begins, self._day_ends = self.today * DAY_S, (self.today + 1) * DAY_S
             self.month = month_of(self.today)
         return self._monotonic_ns()
@@ -163,43 +202,73 @@ class Table:
                 oldest, oldest_ns = offset, found.used_at
         if oldest is None:
             raise QueueFull(name, 1.0)
-        fresh = Counts(wanted, *(0,) * 16)
-        fresh = fresh._replace(used_at=self.clock.monotonic_ns(), day=self.today, month=self.month)
-        ROW.pack_into(self.bytes, oldest, *fresh)
+        now_ns, empty = self.clock.monotonic_ns(), Counts._make((0,) * len(Counts._fields))
+        self.renew()
+        fresh = empty._replace(id=wanted, used_at=now_ns, day=self.today, month=self.month)
+        self.write(oldest, fresh)
         self.n_made += 1
         return oldest
 
     def _touch(self, offset: int, counts: Counts) -> None:
-        now_ns = self.clock.monotonic_ns()
-        TAKEN.pack_into(self.bytes, offset + OF_TAKEN, *counts[1:6], now_ns)
+        self.write(offset, counts._replace(used_at=self.clock.monotonic_ns()))
 
-    def index(self, offset: int) -> int:
-        """The row's number."""
-        return (offset - self.layout.row(0)) // ROW_BYTES
+    def renew(self) -> None:
+        """What is known of where rows are, and when their budgets end, is not true any more."""
+        self.bytes[GENERATION] = (self._number_at(GENERATION.start) + 1).to_bytes(8, "little")
 
     def read(self, offset: int) -> Counts:
         """A row, with its day and month begun anew if they are over. A clock that is set back
         begins nothing: the later day goes on until it is over."""
         counts = Counts._make(ROW.unpack_from(self.bytes, offset))
         if counts.day < self.today:
-            counts = counts._replace(day=self.today, day_tokens=0, day_nanos=0)
-            if counts.month < self.month:
-                counts = counts._replace(month=self.month, month_tokens=0, month_nanos=0)
-            USED.pack_into(self.bytes, offset + OF_USED, *counts[9:15])
+            is_same_month = counts.month >= self.month
+            counts = counts._replace(
+                day=self.today,
+                month=max(counts.month, self.month),
+                earlier_tokens=counts.month_tokens if is_same_month else 0,
+                earlier_nanos=counts.month_nanos if is_same_month else 0,
+                tokens=counts.reserved_tokens,
+                nanos=counts.reserved_nanos,
+                day_tokens=0,
+                day_nanos=0,
+            )
+            self.renew()
+            self.write(offset, counts)
         return counts
 
-    def use(self, offset: int, counts: Counts, tokens: int, nanos: int) -> None:
-        """Charge it to the row's day and month."""
-        USED.pack_into(
-            self.bytes,
-            offset + OF_USED,
-            counts.day,
-            counts.day_tokens + tokens,
-            counts.day_nanos + nanos,
-            counts.month,
-            counts.month_tokens + tokens,
-            counts.month_nanos + nanos,
-        )
+    def write(self, offset: int, counts: Counts) -> None:
+        """A whole row, in one move: nobody sees half of it, and who is killed leaves none."""
+        self.bytes[offset : offset + ROW_BYTES] = ROW.pack(*counts)
 
-    def _id_at(self, offset: int) -> int:
+    def entry(self, rows: tuple[int, ...], name: str) -> int:
+        """Offset of our entry for these rows. QueueFull of `name` if all are in use."""
+        number = self._entries.get(rows)
+        if number is None:
+            number = self._entries[rows] = self._free_entry(name)
+            indexes = [1 + (row - self.layout.row(0)) // ROW_BYTES for row in rows]
+            indexes += [0] * (MOST_OF_PARTY - len(rows))
+            at = self.layout.entry(self.slot, number)
+            ENTRY.pack_into(self.bytes, at, *indexes, *(0,) * 5)
+            count = self.layout.slot(self.slot)
+            n_entries = max(number + 1, self._number_at(count))
+            self.bytes[count : count + 8] = n_entries.to_bytes(8, "little")
+        return self.layout.entry(self.slot, number)
+
+    def _free_entry(self, name: str) -> int:
+        if not self._idle and len(self._entries) < self.layout.rows:
+            return len(self._entries)
+        if not self._idle:
+            self.renew()  # some of those who know of an entry have it no more
+            for rows, number in [*self._entries.items()]:
+                if not self._number_at(self.layout.entry(self.slot, number) + OF_HELD):
+                    self._idle.append(self._entries.pop(rows))
+        if not self._idle:
+            raise QueueFull(name, 1.0)
+        return self._idle.pop()
+
+    def _number_at(self, offset: int) -> int:
         return int.from_bytes(self.bytes[offset : offset + 8], "little")
+
+
+def _nothing() -> None:
+    """To lock what nobody else has."""

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from serve.errors import ControlLost, NotWritable
-from serve.limits import Admission, Table, Ticket
+from serve.errors import ControlLost, NotWritable, QueueFull
+from serve.limits import Admission, Ask, Table, Ticket
 from serve.limits.rates import Counts
 from serve.quota import Limits
 from tests.limits.asking import ask
@@ -91,7 +92,8 @@ def test_what_a_killed_process_had_is_given_back(tmp_path: Path) -> None:
         with table.changing():
             name = {"key": "k", "tenant": "t", "model": "m"}[owner]
             counts = table.read(table.row(owner, name))
-        assert counts[3:6] == (0, 0, 0) and counts[7:9] == (0, 0)
+        assert (counts.in_flight, counts.reserved_tokens, counts.reserved_nanos) == (0, 0, 0)
+        assert (counts.waiting, counts.waiting_tokens) == (0, 0)
 
 
 def test_a_cleared_slot_gives_back_only_its_own(tmp_path: Path) -> None:
@@ -125,6 +127,37 @@ def test_a_full_table_forgets_who_was_away_longest(tmp_path: Path) -> None:
     with Table(tmp_path / "limits").changing():
         pass
     assert admission.try_enter(ask(key="busy7", of_key=limits)) is not None
+
+
+def test_more_parties_than_places_to_note_them(tmp_path: Path) -> None:
+    """Only those who are in need one."""
+    Table.make(tmp_path / "limits", 2, rows=64)
+    here, there = (Admission(Table(tmp_path / "limits", slot), 10) for slot in (0, 1))
+    limits = Limits(concurrency=100, tokens_per_day=10**6)
+
+    def asked(number: int) -> Ask:
+        keys = ask(5, key=f"k{number % 12}", of_key=limits, of_tenant=limits, of_model=limits)
+        return replace(keys, model=f"m{number // 12}")
+
+    running = [here.try_enter(asked(number)) for number in range(50)]
+    other = there.try_enter(asked(0))
+    for number in [*range(50, 144), *range(50, 144)]:
+        ticket = here.try_enter(asked(number))
+        assert ticket is not None
+        ticket.settle(1, 0)
+    table = Table(tmp_path / "limits")
+    assert (tenant_s(table).in_flight, tenant_s(table).reserved_tokens) == (51, 255)
+    table.clear_slot(1)
+    assert (tenant_s(table).in_flight, tenant_s(table).reserved_tokens) == (50, 250)
+    for late in (*running, other):
+        assert late is not None
+        late.settle(5, 0)
+    assert (tenant_s(table).in_flight, tenant_s(table).reserved_tokens) == (0, 0)
+    running = [here.try_enter(asked(number)) for number in range(64)]
+    with pytest.raises(QueueFull):
+        here.try_enter(asked(64))
+    table.clear_slot(0)
+    assert (tenant_s(table).in_flight, tenant_s(table).day_tokens) == (0, 188 + 51 * 5)
 
 
 def test_a_strange_file_is_refused(tmp_path: Path) -> None:
