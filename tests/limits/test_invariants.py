@@ -8,6 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from serve.errors import RateLimited, TooLongForLimit
 from serve.limits import Admission, Table, Ticket
+from serve.limits.layout import ROW
+from serve.limits.rates import Counts
 from serve.quota import Limits
 from tests.limits.asking import ask
 from tests.limits.clocks import HandClock
@@ -52,19 +54,27 @@ class Books(RuleBasedStateMachine):
     def day(self) -> int:
         return int(self.clock.time() // 86400)
 
+    def amounts(self) -> list[Counts]:
+        """All rows, whenever they were used."""
+        layout, content = self.table.layout, self.table.bytes
+        begin, end = layout.row(0), layout.row(layout.rows)
+        found = map(Counts._make, ROW.iter_unpack(content[begin:end]))
+        return [row._replace(used_at=0) for row in found if row.id]
+
     @rule(key=st.sampled_from(sorted(KEYS)), tokens=st.integers(0, 320), nanos=st.integers(0, 900))
     def ask(self, key: str, tokens: int, nanos: int) -> None:
         asked = ask(
             tokens, nanos, key=key, of_key=KEYS[key], of_tenant=TENANT, of_model=MODEL, slots=100
         )
-        rows, before = self.table.n_made, bytes(self.table.bytes)
+        rows, before = self.table.n_made, self.amounts()
         try:
             ticket = self.admission.try_enter(asked)
         except (RateLimited, TooLongForLimit) as refusal:
             assert getattr(refusal, "retry_after_s", 1) > 0
-            # Nothing may have changed, but for rows that are new, or a day that has ended.
+            # Nothing may have changed, but for rows that are new, or a day that has ended; and when
+            # a row was last looked for.
             if self.table.n_made == rows and self.has_all_days:
-                assert bytes(self.table.bytes) == before
+                assert self.amounts() == before
             return
         assert ticket is not None
         entry = Entry(key, self.clock.now_ns, self.latest_day, (tokens, nanos), ticket)
