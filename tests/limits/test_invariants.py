@@ -1,5 +1,6 @@
 """Random schedules on a clock that is set by hand, beside plain books of what was let in."""
 
+import struct
 from dataclasses import dataclass
 
 from hypothesis import settings
@@ -8,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from serve.errors import RateLimited, TooLongForLimit
 from serve.limits import Admission, Table, Ticket
-from serve.limits.layout import ROW
+from serve.limits.layout import ENTRY, ROW
 from serve.limits.rates import Counts
 from serve.quota import Limits
 from tests.limits.asking import ask
@@ -54,12 +55,15 @@ class Books(RuleBasedStateMachine):
     def day(self) -> int:
         return int(self.clock.time() // 86400)
 
-    def amounts(self) -> list[Counts]:
-        """All rows, whenever they were used."""
+    def amounts(self) -> tuple[list[Counts], list[tuple[int, ...]]]:
+        """All rows, whenever they were used, and all that is held of them."""
         layout, content = self.table.layout, self.table.bytes
         begin, end = layout.row(0), layout.row(layout.rows)
-        found = map(Counts._make, ROW.iter_unpack(content[begin:end]))
-        return [row._replace(used_at=0) for row in found if row.id]
+        rows = map(Counts._make, ROW.iter_unpack(content[begin:end]))
+        (n_entries,) = struct.unpack_from("q", content, layout.slot(0))
+        entries = content[layout.entry(0, 0) : layout.entry(0, n_entries)]
+        held = [entry for entry in ENTRY.iter_unpack(entries) if any(entry[3:])]
+        return [row._replace(used_at=0) for row in rows if row.id], held
 
     @rule(key=st.sampled_from(sorted(KEYS)), tokens=st.integers(0, 320), nanos=st.integers(0, 900))
     def ask(self, key: str, tokens: int, nanos: int) -> None:
