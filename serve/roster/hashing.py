@@ -30,18 +30,18 @@ def chain_of(prompt: bytes, model: str, salt: bytes) -> list[int]:
     The first 64 KiB have blocks of 512 bytes, the rest of 4 KiB. The last byte is left out: it
     closes a list of messages or a string, and the next turn has more in its place.
     """
-    digest, mask = xxh3_64_intdigest, _MASK
+    size = len(prompt) - 1
+    if size < BLOCK_BYTES:
+        return []
     head = _seed(model)
     if salt:
-        head = digest(salt, head) & mask
-    size = len(prompt) - 1
-    fine = min(size // BLOCK_BYTES, FINE_BLOCKS)
-    if fine <= 0:
-        return []
-    chain = [head := digest(block, head) & mask for block in _cut(fine)(prompt)]
-    for start in range(_FINE_BYTES, size - LONG_BLOCK_BYTES + 1, LONG_BLOCK_BYTES):
-        head = digest(prompt[start : start + LONG_BLOCK_BYTES], head) & mask
-        chain.append(head)
+        head = xxh3_64_intdigest(salt, head) & _MASK
+    cut = _cut(size // BLOCK_BYTES if size < _FINE_BYTES else FINE_BLOCKS)
+    chain = [head := xxh3_64_intdigest(block, head) & _MASK for block in cut(prompt)]
+    if size > _FINE_BYTES:
+        for start in range(_FINE_BYTES, size - LONG_BLOCK_BYTES + 1, LONG_BLOCK_BYTES):
+            block = prompt[start : start + LONG_BLOCK_BYTES]
+            chain.append(head := xxh3_64_intdigest(block, head) & _MASK)
     return chain
 
 

@@ -23,61 +23,61 @@ class PrefixIndex:
     those that follow it.
     """
 
-    __slots__ = ("_old", "_share", "_young", "_young_bytes", "room_bytes")
+    __slots__ = ("_young_bytes", "old", "room_bytes", "share", "young")
 
     def __init__(self, room_bytes: int = 0) -> None:
-        self._young: dict[int, int] = {}
-        self._old: dict[int, int] = {}
+        self.young: dict[int, int] = {}
+        self.old: dict[int, int] = {}
         self._young_bytes = 0.0
         self.room_bytes = room_bytes
-        self._share = 1.0
+        self.share = 1.0
 
     def __len__(self) -> int:
         """Entries, of which a block has at most one in each generation."""
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self.old)
 
-    def depth(self, chain: Sequence[int], least: int = 0) -> int:
-        """How many blocks of the chain's beginning are known; -1 if fewer than `least`."""
-        young, old = self._young, self._old
-        if least and (block := chain[least - 1]) not in young and block not in old:
-            return -1
-        low, high = least, len(chain)
-        middle = low + 1  # most caches have nothing beyond what the others have, too
+    def depth(self, chain: Sequence[int], known: int = 0) -> int:
+        """How many blocks of the chain's beginning are known; the first `known` of them are."""
+        young, old = self.young, self.old
+        low, high = known, len(chain)
         while low < high:
-            block = chain[middle - 1]
+            middle = (low + high) // 2
+            block = chain[middle]
             if block in young or block in old:
-                low = middle
+                low = middle + 1
             else:
-                high = middle - 1
-            middle = (low + high + 1) // 2
+                high = middle
         return low
 
     def mark(self, block: int) -> int:
         """What `use` was told when this block, which is known, was used last."""
-        mark = self._young.get(block)
-        return self._old[block] if mark is None else mark
+        mark = self.young.get(block)
+        return self.old[block] if mark is None else mark
 
     def use(self, chain: Sequence[int], n_bytes: int, inner: int, last: int) -> None:
         """The replica works on this chain, of so many bytes. `last` is kept as the mark of its last
         block, `inner` of the others."""
-        most_bytes = self.room_bytes * self._share * _CACHES
-        if self._young_bytes >= most_bytes or len(self._young) > _MOST_BLOCKS:
-            self._old, self._young, self._young_bytes = self._young, {}, 0.0
-        young = self._young
+        young = self.young
         before = len(young)
-        for block in chain:
-            young[block] = inner
+        most_bytes = self.room_bytes * self.share * _CACHES
+        if self._young_bytes >= most_bytes or before > _MOST_BLOCKS:
+            self.old = young
+            self.young = young = {}
+            self._young_bytes = 0.0
+            before = 0
+        young |= dict.fromkeys(chain, inner)
         young[chain[-1]] = last
-        if len(young) != before:
-            self._young_bytes += (len(young) - before) * n_bytes / len(chain)
+        fresh = len(young) - before
+        if fresh:
+            self._young_bytes += fresh * n_bytes / len(chain)
 
     def miss(self) -> None:
         """A block that is known was not in the cache: what was used before it is gone as well, and
         the cache holds less than we thought, or others fill it too."""
-        self._old = {}
-        self._share = max(_LEAST_SHARE, self._share * _SMALLER)
+        self.old = {}
+        self.share = max(_LEAST_SHARE, self.share * _SMALLER)
 
     def hit(self) -> None:
         """What is known was there."""
-        if self._share < 1:
-            self._share = min(1.0, self._share * _LARGER)
+        if self.share < 1:
+            self.share = min(1.0, self.share * _LARGER)

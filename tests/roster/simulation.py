@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from serve.roster import Chooser, Replica, ServedModel
@@ -126,13 +127,16 @@ class _Running:
     cached_tokens: int
 
 
-def simulate(traffic: Traffic, routing: Routing, seed: int) -> Outcome:
-    """One run: the same seed gives the same conversations, whatever the routing."""
+def simulate(
+    traffic: Traffic, routing: Routing, seed: int, engine: Callable[[int], Engine] = Engine
+) -> Outcome:
+    """One run: the same seed gives the same conversations, whatever the routing and the engines.
+    `engine`: makes one of so many tokens."""
     rng = random.Random(seed)
     kv_tokens = traffic.kv_tokens
     replicas = tuple(Replica(f"m-{n}", f"unix:/{n}", kv_tokens) for n in range(traffic.replicas))
     model = ServedModel("m", (), "ready", 1 << 20, 0, replicas, routing=routing)
-    engines = {replica.id: Engine(kv_tokens) for replica in replicas}
+    engines = {replica.id: engine(kv_tokens) for replica in replicas}
     chooser, outcome = Chooser(), Outcome()
     waiting = [Conversation(n, traffic, rng) for n in range(traffic.conversations)]
     idle: list[Conversation] = []
@@ -163,10 +167,11 @@ def _begin(
 ) -> _Running:
     prompt = asks.prompt()
     outcome.longest_prompt = max(outcome.longest_prompt, len(prompt))
-    before = [chooser.running[replica.id] for replica in model.replicas]
+    running = chooser.running
+    before = [running[replica.id] for replica in model.replicas]
     lease = chooser.pick(model, prompt, b"")
     assert lease is not None
-    mine = chooser.running[lease.replica.id]
+    mine = running[lease.replica.id] + 1
     if mine > (sum(before) + 1) * 1.25 / len(before) + 2 and mine - 1 > min(before):
         outcome.overload += 1
     outcome.picks[lease.replica.id] += 1

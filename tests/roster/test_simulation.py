@@ -3,6 +3,7 @@
 import pytest
 
 from tests.campaigns import routing
+from tests.roster.foresight import foreseen_share
 from tests.roster.simulation import Traffic, simulate
 
 
@@ -18,6 +19,19 @@ def test_conversations_find_as_much_as_on_one_large_replica(replicas: int) -> No
     others = simulate(traffic, "round-robin", 1), simulate(traffic, "least-load", 1)
     assert prefix.cached_share > single.cached_share - 0.05
     assert prefix.cached_share > 1.2 * max(other.cached_share for other in others)
+
+
+@pytest.mark.parametrize("active", [33, 100])
+def test_over_two_replicas_no_choice_finds_twice_what_round_robin_does(active: int) -> None:
+    traffic = Traffic(active=active)
+    prefix, other = simulate(traffic, "prefix", 1), simulate(traffic, "round-robin", 1)
+    assert prefix.cached_share < foreseen_share(traffic, 1) < 2 * other.cached_share
+
+
+def test_foresight_finds_all_that_fits() -> None:
+    traffic = Traffic(conversations=20, share=10)
+    single = simulate(traffic.on_one(), "prefix", 1)
+    assert foreseen_share(traffic, 1) == single.cached_share
 
 
 def test_the_same_seed_gives_the_same_outcome() -> None:
