@@ -15,7 +15,8 @@ _END = re.compile(rb"\r?\n\r?\n")  # of an event
 _ENDS = (b"\n\n", b"\n\r\n")
 _DATA = re.compile(rb"^data:[ ]?", re.MULTILINE)
 _EMPTY = (b'"choices":[]', b'"choices": []')
-_USAGE_MARKS = (b'"usage"',)
+USAGE = b'"usage"'
+_USAGE_MARKS = (USAGE,)
 _NOTHING = (b"", b"null")
 
 
@@ -52,6 +53,11 @@ class EventFilter:
         self._adds_cache = adds_cache
         self._marks = _USAGE_MARKS if adds_cache else _EMPTY
         self._rest = b""  # the beginning of an event
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept back: then whole events without `USAGE` leave as they come."""
+        return not self._rest
 
     def feed(self, piece: bytes) -> bytes:
         """The events that end in `piece`, as far as they are for the client."""
