@@ -271,7 +271,8 @@ class Call:
         """A chunk of a stream that has come whole. An event that the filter, if there is one, would
         not touch leaves in the chunk that it came in; with all else it is as with other bytes."""
         is_end = self.notes.note(content)  # type: ignore[union-attr]
-        if is_end or self._hint in content or not content.endswith(b"\n\n"):
+        # (`find`, because `in` first tries whether it is given a number: twice as slow.)
+        if is_end or content.find(self._hint) >= 0 or not content.endswith(b"\n\n"):
             self._pass_noted(content, is_end)
         else:
             self._pass_on(chunk)

@@ -70,7 +70,7 @@ class EventFilter:
                 end = found.end()
             piece, self._rest = piece[:end], piece[end:]
         for mark in self._marks:
-            if mark in piece:
+            if piece.find(mark) >= 0:  # `in` is slower for bytes
                 return self._filtered(piece)
         return piece
 
