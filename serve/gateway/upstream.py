@@ -107,17 +107,20 @@ class Connection(asyncio.BufferedProtocol):
         self._on_chunk: OnChunk | None = None  # while the parser stands between two chunks
         self._given_chunks: OnChunk | None = None  # who gets them then
         self._news = _nobody
+        self._buffer = _WHOLE
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.content_type = b""
+        self.length: bytes | None = None  # content-length
+        self.has_bytes = self.is_headed = self.is_complete = self._is_chunked = False
         self._is_paused = self._is_kept = False
         self.is_lost = self.is_busy = self.is_reused = False
-        self.status = 0
 
     # what the relay does
 
     def ask(self, head: bytes, body: bytes, news: Callable[[], None]) -> None:
         """Send a request; what is known of the answer before is forgotten."""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.content_type = b""
-        self.length: bytes | None = None  # content-length
+        self.headers, self.content_type, self.length = [], b"", None
         self.has_bytes = self.is_headed = self.is_complete = self._is_chunked = False
         self._chunks.clear()
         self._buffer = _WHOLE

@@ -1,7 +1,7 @@
 """Chunks that go past the parser: neither clients nor books nor engines see a difference."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +65,9 @@ class Wire(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
 
+    def writelines(self, parts: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.written += map(bytes, parts)
+
     def is_closing(self) -> bool:
         return self.is_aborted
 
@@ -121,7 +124,9 @@ class Client:
 class Passage:
     """One answer on its way, without a relay: who writes books and sends the end."""
 
-    def __init__(self, kind: type[Connection], path: str, **call: bool) -> None:
+    def __init__(
+        self, kind: type[Connection], path: str, after: "Passage | None" = None, **call: bool
+    ) -> None:
         self.outer, self.inner, self.client = Wire(), Wire(), Client()
         self.ends: list[object] = []
         self.counts = [0, 0]
@@ -140,9 +145,11 @@ class Passage:
         self.call.has_others = self.call.adds_cache = False
         for name, value in call.items():
             setattr(self.call, name, value)
-        self.connection = kind(Pool(), "unix:/engine")
-        self.connection.connection_made(self.inner)
-        self.inner.writelines = self.inner.written.extend  # type: ignore[assignment,method-assign]
+        if after is None:
+            self.connection = kind(Pool(), "unix:/engine")
+            self.connection.connection_made(self.inner)
+        else:
+            self.connection, self.inner = after.connection, after.inner
         self.call.ask(self.connection, b"POST")
 
     def _over(self, call: Call) -> None:
@@ -187,7 +194,7 @@ class Passage:
 
 
 def compare(path: str, reads: list[bytes], **call: bool) -> None:
-    one, other = Passage(Connection, path, **call), Passage(Parsed, path, **call)
+    one, other = Passage(Connection, path, None, **call), Passage(Parsed, path, None, **call)
     for read in reads:
         assert one.read(read) == other.read(read)
     assert one.lose() == other.lose()
@@ -286,3 +293,35 @@ def test_what_is_no_chunk_ends_the_connection() -> None:
         for read in (CHUNKED, chunk(EVENT), chunk(EVENT), chunk(EVENT, size)):
             passage.read(read)
         assert passage.inner.is_aborted and passage.client.body == EVENT * 2
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_bytes_that_nobody_asked_for_end_the_connection(is_before: bool) -> None:
+    passage = Passage(Connection, CHAT)
+    connection, wire = passage.connection, passage.inner
+    if is_before:
+        connection, wire = Connection(Pool(), "unix:/engine"), Wire()
+        connection.connection_made(wire)
+    else:
+        for read in (CHUNKED, chunk(EVENT), chunk(EVENT), b"0\r\n\r\n"):
+            passage.read(read)
+        assert passage.client.body == EVENT * 2 and not wire.is_aborted
+    buffer = connection.get_buffer(-1)
+    buffer[: len(chunk(EVENT))] = chunk(EVENT)
+    connection.buffer_updated(len(chunk(EVENT)))
+    assert wire.is_aborted
+
+
+def test_a_connection_that_is_kept_begins_anew() -> None:
+    passage = Passage(Told, CHAT)
+    answer = [CHUNKED, *[chunk(EVENT)] * 4, b"0\r\n\r\n"]
+    for read in answer:
+        passage.read(read)
+    again = Passage(Told, CHAT, passage)
+    for read in answer:
+        again.read(read)
+    assert again.client.body == EVENT * 4 and again.client.is_complete
+    plain = Passage(Told, CHAT, passage)
+    plain.read(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
+    plain.read(b"5\r\nhello\r\n")
+    assert plain.client.body == b"5\r\nhello\r\n" and not plain.inner.is_aborted
