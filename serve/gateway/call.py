@@ -9,7 +9,7 @@ from serve.gateway import errors
 from serve.gateway.body import NOTHING, Asked
 from serve.gateway.direct import Direct
 from serve.gateway.exchange import Request
-from serve.gateway.filter import EventFilter, with_cache_words
+from serve.gateway.filter import USAGE, EventFilter, with_cache_words
 from serve.gateway.messages import Messages
 from serve.gateway.noting import StreamNotes, WholeNotes
 from serve.gateway.routes import Route
@@ -24,6 +24,7 @@ Headers = list[tuple[bytes, bytes]]
 # Proxies between us and the client must neither hold back nor change a stream.
 _STREAM_HEADERS = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_UNLIKELY = b"\0"  # in a text; quickly looked for
 _COMMENT = b": waiting\n\n"
 _PATIENCE_S = 1.0  # for the end of a stream, once its last event has begun
 
@@ -55,13 +56,25 @@ class Call:
     `on_drained` is called when the time to drain is over.
     """
 
+    # What is not set here is before it is read: each line less counts, in what each request does.
+    mark: int
+    slot: int
+    tokens: tuple[int, int]  # input and output, as estimated
+    avoid: frozenset[str]  # replicas that are not asked
+    body: bytes  # as the engine gets it; dropped when a stream has begun
+    adds_cache: bool
+    has_others: bool
+    _headers: Headers
+    _pass_on: Callable[[bytes], None]
+
     __slots__ = (
-        "_collected", "_headers", "_last", "_timer", "adds_cache", "asked", "at", "avoid", "body",
-        "closed", "comments", "connection", "drops_usage", "first_s", "has_left", "has_others",
-        "id", "is_answering", "is_begun", "is_closed", "is_complete", "is_declined", "is_held",
-        "is_over", "is_settled", "is_stream", "journal", "lease", "mark", "model", "notes",
-        "on_drained", "on_over", "outlet", "prompt_bytes", "queue_s", "request", "route", "salt",
-        "slot", "started_s", "status", "stream", "ticket", "tokens", "trace", "tries", "waiting",
+        "_collected", "_headers", "_hint", "_last", "_pass_on", "_timer", "adds_cache", "asked",
+        "at", "avoid", "body", "closed", "comments", "connection", "drops_usage", "first_s",
+        "has_left", "has_others", "id", "is_answering", "is_begun", "is_closed", "is_complete",
+        "is_declined", "is_held", "is_over", "is_settled", "is_stream", "journal", "lease", "mark",
+        "model", "notes", "on_drained", "on_over", "outlet", "prompt_bytes", "queue_s", "request",
+        "route", "salt", "slot", "started_s", "status", "stream", "ticket", "tokens", "trace",
+        "tries", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +90,6 @@ class Call:
         self.at, self.started_s = time.time(), time.perf_counter()
         self.id = request.id.decode()
         self.prompt_bytes = len(asked.prompt)
-        self.body = b""  # as the engine gets it; dropped when a stream has begun
         self.model: ServedModel | None = None
         self.ticket: Ticket | None = None
         self.lease: Lease | None = None
@@ -86,22 +98,20 @@ class Call:
         self.connection: Connection | None = None  # while an engine works on it
         self.waiting: asyncio.Task[Any] | None = None  # what is to be done before it goes on
         self.closed: asyncio.Future[None] | None = None  # for who awaits it
-        self.avoid: frozenset[str] = frozenset()  # replicas that are not asked
         self.stream: EventFilter | None = None
         self.notes: StreamNotes | WholeNotes | None = None  # of the answer
-        self.mark = self.slot = self.status = self.tries = 0
+        self.status = self.tries = 0
         self.salt = b""  # that keeps its prefix cache apart
-        self.tokens = (0, 0)  # input and output, as estimated
         self.queue_s = 0.0
         self.first_s: float | None = None  # when the first bytes of the answer came
-        self.adds_cache = self.drops_usage = False
-        self.has_left = self.has_others = self.is_held = False
+        self.drops_usage = False
+        self.has_left = self.is_held = False
         self.is_begun = self.is_settled = self.is_stream = False
         self.is_answering = self.is_declined = self.is_complete = self.is_over = False
         self.is_closed = False
         self._collected: list[bytes] | None = None  # an answer that is changed as a whole
-        self._headers: Headers = []
         self._last = b""
+        self._hint = b""  # whole events without it need no filter; none is without this one
         self._timer: asyncio.TimerHandle | None = None
 
     # what the relay does
@@ -109,7 +119,8 @@ class Call:
     def ask(self, connection: Connection, head: bytes) -> None:
         """Send the request to an engine."""
         self.connection = connection
-        self.is_answering = self.is_declined = self.is_complete = self.is_over = False
+        if self.is_over:  # another engine was
+            self.is_answering = self.is_declined = self.is_complete = self.is_over = False
         connection.ask(head, self.body, self.news)
         if self.is_held:
             connection.pause()
@@ -128,7 +139,8 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.end_silence()
+        if self.comments is not None:
+            self.end_silence()
 
     def end_silence(self) -> None:
         """There is something to say; no comments any more."""
@@ -203,7 +215,9 @@ class Call:
             headers += self.ticket.headers()
         if self.is_stream:
             headers += _STREAM_HEADERS
-            self.notes = StreamNotes(self.route.name)
+            self.notes = StreamNotes(self.route.name, self.journal.count, self.slot)
+            if isinstance(self.outlet, Direct):
+                connection.give_chunks(self._pass_chunk)
             # Thousands of streams last for minutes: they keep nothing that they do not need.
             self.body, self.asked = b"", NOTHING
             if self.drops_usage or self.adds_cache:
@@ -226,27 +240,47 @@ class Call:
     def _pass(self, data: bytes) -> None:
         if self.first_s is None:
             self.first_s = time.perf_counter()
-            self.end_silence()
-        notes = self.notes
-        assert notes is not None
-        is_end = notes.note(data)
+            if self.comments is not None:
+                self.end_silence()
+        is_end = self.notes.note(data)  # type: ignore[union-attr]
         if self._collected is not None:
             self._collected.append(data)
+        elif self.is_complete:
+            self._last += data
+        else:
+            self._pass_noted(data, is_end)
+
+    def _pass_noted(self, data: bytes, is_end: bool) -> None:
+        self._hint = b""
+        if is_end or self._last:
+            return self._hold_back(data)
+        stream, outlet = self.stream, self.outlet
+        if stream is not None:
+            data = stream.feed(data)
+        if not data:
             return
-        if self.is_stream:
-            self.journal.count(self.slot, notes.events)
-        if is_end or self.is_complete or self._last:
-            self._hold_back(data)
-            return
-        if self.stream is not None:
-            data = self.stream.feed(data)
-        if data:
-            self.outlet.write(data)
+        outlet.write(data)
+        if isinstance(outlet, Direct) and outlet.is_chunked:
+            self._pass_on = outlet.pass_on
+            if stream is None:
+                self._hint = _UNLIKELY
+            elif stream.is_empty:
+                self._hint = USAGE
+
+    def _pass_chunk(self, content: bytes, chunk: bytes) -> None:
+        """A chunk of a stream that has come whole. An event that the filter, if there is one, would
+        not touch leaves in the chunk that it came in; with all else it is as with other bytes."""
+        is_end = self.notes.note(content)  # type: ignore[union-attr]
+        # (`find`, because `in` first tries whether it is given a number: twice as slow.)
+        if is_end or content.find(self._hint) >= 0 or not content.endswith(b"\n\n"):
+            self._pass_noted(content, is_end)
+        else:
+            self._pass_on(chunk)
 
     def _hold_back(self, data: bytes) -> None:
         """A client takes a stream's last event for its end: it gets that when we have noted it."""
         self._last += data
-        if not self.is_complete and self._timer is None:
+        if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(_PATIENCE_S, self._finish)
 

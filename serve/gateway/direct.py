@@ -9,6 +9,7 @@ Measured: docs/gateway-performance.md.
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -81,8 +82,8 @@ class Direct:
     RequestResponseCycle; for a `Request` it is the `send`, although it takes no messages."""
 
     __slots__ = (
-        "_body", "_head", "_headers", "_is_chunked", "_is_old", "_protocol", "_request", "_route",
-        "_transport", "disconnected", "expects", "is_started", "is_turn", "keep_alive",
+        "_body", "_head", "_headers", "_is_old", "_protocol", "_request", "_route", "_transport",
+        "disconnected", "expects", "is_chunked", "is_started", "is_turn", "keep_alive",
         "more_body", "response_complete",
     )  # fmt: skip
     message_event = _Nobody()
@@ -101,7 +102,7 @@ class Direct:
         self._body: bytes | bytearray | None = b""  # None when it has been handed on
         self._head = b""
         self._is_old = is_old  # HTTP/1.0
-        self._is_chunked = False
+        self.is_chunked = False
         self.expects = False  # to be told to go on
         self.keep_alive = is_kept
         self.more_body = True
@@ -180,7 +181,7 @@ class Direct:
         if length is not None:
             head.append((b"content-length", length))
         elif not self._is_old:
-            self._is_chunked = True
+            self.is_chunked = True
             head.append((b"transfer-encoding", b"chunked"))
         else:  # the end of the connection is that of the answer
             self.keep_alive = False
@@ -197,7 +198,7 @@ class Direct:
 
     def write(self, data: bytes) -> None:
         """Some bytes, not none. Never waits: a listener is told when it is too much."""
-        if self._is_chunked:
+        if self.is_chunked:
             data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data)
             self._head = b""
         elif self._head:
@@ -205,9 +206,14 @@ class Direct:
             self._head = b""
         self._transport.write(data)
 
+    @property
+    def pass_on(self) -> Callable[[bytes], None]:
+        """Writes bytes that are chunks already: for when `is_chunked`, and after a `write`."""
+        return self._transport.write
+
     def end(self, data: bytes) -> None:
         """The last bytes, if any."""
-        if self._is_chunked:
+        if self.is_chunked:
             if data:
                 data = b"%b%x\r\n%b\r\n0\r\n\r\n" % (self._head, len(data), data)
             else:

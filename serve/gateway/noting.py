@@ -7,54 +7,55 @@ from serve.gateway.usage import LONG_TAIL_BYTES, TAIL_BYTES, Usage, find_usage, 
 
 _MOST_KEPT_BYTES = 256 * 1024  # of a whole answer
 _LEAST_KEPT_BYTES = 16 * 1024
+_LEAST_CUT_BYTES = 1024  # a shorter end of a stream is not worth to be cut
 _HEAD_BYTES = 4096  # of a stream of Anthropic's, in which the input's tokens stand
 
 _RESPONDED = re.compile(rb"\nevent: response\.(?:completed|failed|incomplete)\b")
 _OVERLAP = 40  # bytes, longer than what is looked for
-
-
-def _is_done(before: bytes, tail: bytes, data: bytes) -> bool:
-    return b"data: [DONE]" in tail[-20:]
-
-
-def _is_stopped(before: bytes, tail: bytes, data: bytes) -> bool:
-    return b"event: message_stop" in tail[-80:]
-
-
-def _is_responded(before: bytes, tail: bytes, data: bytes) -> bool:
-    return _RESPONDED.search(before[-_OVERLAP:] + data) is not None
-
-
-# Route → whether the last event has begun, after which clients do not wait for the stream's end.
-_ENDINGS: dict[str, Callable[[bytes, bytes, bytes], bool]] = {
-    "/v1/messages": _is_stopped,
-    "/v1/responses": _is_responded,
-}
+_NAMING = ("/v1/messages", "/v1/responses")  # the routes in which each event has a name
+_Count = Callable[[int, int], None]
 
 
 class StreamNotes:
-    """Of a stream."""
+    """Of a stream. `count` is told how many events have passed, for `slot`: see `Journal.count`."""
 
-    __slots__ = ("_ending", "_head", "_lines", "_lines_per_event", "_tail", "_tail_bytes")
+    __slots__ = (
+        "_count", "_head", "_is_named", "_lines", "_lines_per_event", "_slot", "_tail",
+        "_tail_bytes",
+    )  # fmt: skip
 
-    def __init__(self, route: str) -> None:
+    def __init__(self, route: str, count: _Count, slot: int) -> None:
+        self._count = count
+        self._slot = slot
         self._lines = 0
-        self._lines_per_event = 3 if route in _ENDINGS else 2  # they name each event
+        self._is_named = route in _NAMING
+        self._lines_per_event = 3 if self._is_named else 2
         self._tail = b""
         self._tail_bytes = LONG_TAIL_BYTES if route == "/v1/responses" else TAIL_BYTES
-        self._ending = _ENDINGS.get(route, _is_done)
         self._head: bytes | None = b"" if route == "/v1/messages" else None
 
     def note(self, data: bytes) -> bool:
-        """More of it has come; whether its last event has begun."""
+        """More of it has come; whether its last event has begun, after which clients do not wait
+        for the stream's end."""
+        # Done with every event: what costs least for a short one.
+        self._lines = lines = self._lines + data.count(b"\n")
+        self._count(self._slot, lines // self._lines_per_event)
         before = self._tail
-        most = self._tail_bytes
-        self._tail = data[-most:] if len(data) >= most else (before + data)[-most:]
-        self._lines += data.count(b"\n")
+        tail = before + data
+        if len(tail) > _LEAST_CUT_BYTES:
+            tail = tail[-self._tail_bytes :]
+        self._tail = tail
+        if self._is_named:
+            return self._note_named(before, data)
+        return tail.find(b"data: [DONE]", -20) >= 0
+
+    def _note_named(self, before: bytes, data: bytes) -> bool:
         head = self._head
-        if head is not None and len(head) < _HEAD_BYTES and b"\n\n" not in head:
+        if head is None:
+            return _RESPONDED.search(before[-_OVERLAP:] + data) is not None
+        if len(head) < _HEAD_BYTES and b"\n\n" not in head:
             self._head = head + data
-        return self._ending(before, self._tail, data)
+        return self._tail.find(b"event: message_stop", -80) >= 0
 
     @property
     def events(self) -> int:
@@ -64,7 +65,7 @@ class StreamNotes:
     def usage(self) -> Usage | None:
         """What the engine said that it took."""
         first = find_usage(self._head.partition(b"\n\n")[0]) if self._head else None
-        return merged(first, find_usage(self._tail))
+        return merged(first, find_usage(self._tail[-self._tail_bytes :]))
 
     def ends_in_an_event(self) -> bool:
         """Whether what has come so far ends in the middle of an event."""

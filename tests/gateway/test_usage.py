@@ -21,6 +21,7 @@ RESPONSE = {
 }  # fmt: skip
 MESSAGE = {"input_tokens": 14, "output_tokens": 7, "cache_read_input_tokens": 16}
 ALL = Usage(30, 7, 16, 3)
+NOWHERE = [0].__setitem__
 DECOY = {"prompt_tokens": 999, "completion_tokens": 999, "total_tokens": 999}
 TEXTS = (
     json.dumps({"usage": DECOY}),
@@ -76,7 +77,7 @@ def test_a_stream_may_be_cut_at_every_byte(route: str) -> None:
     make, expected = STREAMS[route]
     stream = make(["Paris", *TEXTS])
     for place in range(len(stream) + 1):
-        notes = StreamNotes(route)
+        notes = StreamNotes(route, NOWHERE, 0)
         ends = [notes.note(part) for part in (stream[:place], stream[place:]) if part]
         assert notes.usage() == expected
         assert notes.events == stream.count(b"\n\n")
@@ -87,7 +88,7 @@ def test_a_stream_may_be_cut_at_every_byte(route: str) -> None:
 def test_nobody_sees_the_end_of_a_stream_before_it_is_noticed(route: str) -> None:
     """Byte by byte, what has passed before the end was noticed does not look like one."""
     stream = STREAMS[route][0](["Paris", *TEXTS])
-    notes = StreamNotes(route)
+    notes = StreamNotes(route, NOWHERE, 0)
     passed = b""
     for place in range(len(stream)):
         if notes.note(stream[place : place + 1]):
@@ -108,7 +109,7 @@ def test_nobody_sees_the_end_of_a_stream_before_it_is_noticed(route: str) -> Non
 def test_no_text_is_taken_for_the_usage(route: str, texts: list[str], cuts: list[int]) -> None:
     make, expected = STREAMS[route]
     stream = make(texts)
-    notes = StreamNotes(route)
+    notes = StreamNotes(route, NOWHERE, 0)
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for here, after in zip(places, places[1:], strict=False):
         if here < after:
