@@ -146,7 +146,6 @@ class _Acts:
 def _app(
     fleet: Fleet, facts: Callable[[], Status], acts: _Acts, closing: asyncio.Event
 ) -> Starlette:
-    # Not FastAPI: importing it costs a third of a second at every start of the command line.
     async def status(_: Request) -> Response:
         return as_json(replace(facts(), models=fleet.status()))
 

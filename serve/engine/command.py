@@ -1,9 +1,10 @@
 """The one home of vLLM's flags and environment: a plan becomes a command for a host."""
 
+import hashlib
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +17,8 @@ Mode = Literal["eager", "compiled"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 DRAIN_S = 30  # vLLM's own limit for requests that run when it is told to stop
-# AF_UNIX paths hold 107 bytes; vLLM appends "/" and a UUID of 36 characters to its base path.
-_LONGEST_BASE_PATH = 107 - 37
 # What passes from our environment to an engine's: where programs and drivers lie, no more.
-_PASSED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CC", "CXX")
+_PASSED = ("PATH", "HOME", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CC", "CXX")
 _PASSED_PREFIXES = ("NVIDIA_", "NCCL_")
 _FIXED_ENV = {
     "LANG": "C.UTF-8",
@@ -47,10 +46,10 @@ _FIXED_ENV = {
 class Launch:
     """What a start adds to a plan.
 
-    `scratch_dir`: this engine's own folder for its inner sockets. `cache_dir`: compiled programs,
-    shared by all engines. `mode` counts on a CPU only. `extra_args`: the operator's `engine.args`.
-    `inherited`: the launcher's environment, of which little is passed on. `is_rehearsal`: compile,
-    become healthy, never serve; the KV cache is no larger than vLLM accepts.
+    `scratch_dir`: this engine's own, for inner sockets and temporary files. `cache_dir`: compiled
+    programs, shared by all engines. `mode` counts on a CPU only. `extra_args`: the operator's
+    `engine.args`. `inherited`: the launcher's environment, of which little is passed on.
+    `is_rehearsal`: compile, become healthy, never serve; the KV cache is no larger than vLLM takes.
     """
 
     socket: Path
@@ -89,15 +88,18 @@ def build_command(plan: Plan, runtime: Runtime, launch: Launch) -> Command:
     return Command(
         argv=to_argv(flags),
         env=_plan_env(plan, launch),
-        host_env=host_env(runtime, launch.cache_dir, launch.inherited),
+        host_env=host_env(runtime, launch.scratch_dir, launch.cache_dir, launch.inherited),
         mode="eager" if "enforce-eager" in flags else "compiled",
     )
 
 
-def host_env(runtime: Runtime, cache_dir: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+def host_env(
+    runtime: Runtime, scratch_dir: Path, cache_dir: Path, inherited: Mapping[str, str]
+) -> dict[str, str]:
     """The closed environment of a host that knows no plan yet (a spare).
 
-    It says "offline" to all that would call home, and keeps caches in `cache_dir`.
+    It says "offline" to all that would call home, and keeps temporary files in `scratch_dir`,
+    caches in `cache_dir`.
     """
     root = runtime_cache(runtime, cache_dir)
     passed = {
@@ -115,11 +117,14 @@ def host_env(runtime: Runtime, cache_dir: Path, inherited: Mapping[str, str]) ->
         | _FIXED_ENV
         | {
             "PATH": path,
+            "TMPDIR": str(scratch_dir),
             "XDG_CACHE_HOME": str(root),
             "HF_HOME": str(root / "huggingface"),
             "VLLM_CACHE_ROOT": str(root / "vllm"),
             "VLLM_CONFIG_ROOT": str(root / "config"),
             "TRITON_CACHE_DIR": str(root / "triton"),
+            # For what is compiled besides the model; by itself it would lie in TMPDIR.
+            "TORCHINDUCTOR_CACHE_DIR": str(root / "inductor" / _cpu_kind()),
             "FLASHINFER_WORKSPACE_BASE": str(root),
         }
         | speed
@@ -129,6 +134,20 @@ def host_env(runtime: Runtime, cache_dir: Path, inherited: Mapping[str, str]) ->
 def runtime_cache(runtime: Runtime, cache_dir: Path) -> Path:
     """Where engines of this runtime keep what they compile."""
     return cache_dir / runtime.name
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What this CPU can do, as the kernel says it; empty on an architecture that says otherwise."""
+    for line in cpuinfo.read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            return " ".join(sorted(line.partition(":")[2].split()))
+    return ""
+
+
+@cache
+def _cpu_kind() -> str:
+    """As a name of a folder: homes are shared by machines whose programs are not the same."""
+    return hashlib.sha256(cpu_flags().encode()).hexdigest()[:16]
 
 
 _FIXED_FLAGS: Flags = {
@@ -227,9 +246,7 @@ def _kv_bytes(plan: Plan, launch: Launch) -> int:
 
 
 def _plan_env(plan: Plan, launch: Launch) -> dict[str, str]:
-    fits = len(str(launch.scratch_dir)) <= _LONGEST_BASE_PATH
-    base_path = str(launch.scratch_dir) if fits else tempfile.gettempdir()
-    env = {"VLLM_RPC_BASE_PATH": base_path}
+    env = {"VLLM_RPC_BASE_PATH": str(launch.scratch_dir)}
     if plan.device == "cuda":
         return env | {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # the order in which NVML counts

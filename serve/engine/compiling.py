@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serve.engine.command import Launch, Mode, build_command, runtime_cache
+from serve.engine.command import Launch, Mode, build_command, cpu_flags, runtime_cache
 from serve.engine.flags import parse_own
-from serve.engine.guarding import Guard
+from serve.engine.guarding import Guard, scratch_folder
 from serve.engine.life import tail, until_ready
 from serve.engine.runtime import Runtime
 from serve.errors import InhouseError
@@ -148,7 +148,7 @@ class Compiler:
     def _launch(self, folder: Path) -> Launch:
         return Launch(
             socket=folder / "engine.sock",
-            scratch_dir=folder,
+            scratch_dir=scratch_folder(folder),
             cache_dir=self._cache_dir,
             mode="compiled",
             extra_args=self._extra_args,
@@ -178,11 +178,3 @@ def program_key(
 def find_cxx() -> str | None:
     """The C++ compiler that inductor would use."""
     return shutil.which("g++")
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What this CPU can do, as the kernel says it; empty on an architecture that says otherwise."""
-    for line in cpuinfo.read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return " ".join(sorted(line.partition(":")[2].split()))
-    return ""

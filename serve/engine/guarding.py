@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from serve.errors import NotWritable, SettingsError
 # sun_path holds 108 bytes, of which one is its end.
 LONGEST_SOCKET_PATH_BYTES = 107
 _GUARD_SOCKET, _ENGINE_SOCKET = "guard.sock", "engine.sock"
+# What engines bind in their scratch folder is at most "/" and a UUID longer (multiprocessing's
+# listeners are shorter).
+_LONGEST_SCRATCH_PATH_BYTES = LONGEST_SOCKET_PATH_BYTES - 37
 # How long a guard may take to end an engine before we end the guard (and the kernel the rest).
 _PATIENCE_S = 3.0
 
@@ -62,14 +66,11 @@ class Guard:
     @classmethod
     async def start(cls, orders: Orders) -> "Guard":
         """A new guard with a new host. Raises NotWritable, SettingsError (path too long)."""
-        try:
-            orders.folder.mkdir(mode=0o700, parents=True)
-        except OSError as error:
-            raise NotWritable(str(orders.folder), error.strerror or "") from error
+        _make(orders.folder)
         try:
             return await cls._start(orders)
         except BaseException:
-            shutil.rmtree(orders.folder, ignore_errors=True)
+            _clear(orders.folder)
             raise
 
     @classmethod
@@ -79,7 +80,7 @@ class Guard:
             streams = await asyncio.open_unix_connection(orders.folder / _GUARD_SOCKET)
             config = {
                 "namespaces": orders.namespaces,
-                "folder": str(orders.folder),
+                "folders": [str(scratch_folder(orders.folder)), str(orders.folder)],
                 "fd": listener.fileno(),
                 "argv": orders.argv,
                 "env": dict(orders.env),
@@ -101,7 +102,7 @@ class Guard:
         try:
             streams = await asyncio.open_unix_connection(folder / _GUARD_SOCKET)
         except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
+            _clear(folder)
             return None
         guard = cls(folder, streams, None)
         try:
@@ -164,7 +165,7 @@ class Guard:
         except TimeoutError:  # it lives but does not talk to us
             self._kill_outer()
             await self._processes_gone()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _clear(self.folder)
         self._state.set()
         self._imported.set()
 
@@ -207,6 +208,34 @@ def engines_folder(run_dir: Path) -> Path:
 def new_folder(run_dir: Path) -> Path:
     """A folder for one engine; it is not there yet."""
     return engines_folder(run_dir) / secrets.token_hex(4)
+
+
+def scratch_folder(folder: Path) -> Path:
+    """Where the engine that lives in this folder keeps temporary files and inner sockets. It is
+    removed with it, whoever does that; outside of it only if paths of sockets would be too long."""
+    inside = folder / "tmp"
+    if len(bytes(inside)) <= _LONGEST_SCRATCH_PATH_BYTES:
+        return inside
+    return Path(tempfile.gettempdir()) / f"inhouse-{folder.name}"
+
+
+def _make(folder: Path) -> None:
+    """An engine's folder and its scratch; neither may be there yet."""
+    made: list[Path] = []
+    try:
+        for each in (folder, scratch_folder(folder)):
+            each.mkdir(mode=0o700, parents=True)
+            made.append(each)
+    except OSError as error:
+        for each in made:
+            each.rmdir()
+        raise NotWritable(str(error.filename or folder), error.strerror or "") from error
+
+
+def _clear(folder: Path) -> None:
+    """Remove an engine's folder and its scratch, as far as they are there."""
+    for each in (scratch_folder(folder), folder):
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def socket_path_bytes(run_dir: Path) -> int:

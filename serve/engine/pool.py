@@ -16,7 +16,13 @@ import psutil
 
 from serve.engine.command import Launch, Mode, build_command, host_env
 from serve.engine.compiling import Compiler, Rehearsal
-from serve.engine.guarding import Guard, Orders, engines_folder, new_folder
+from serve.engine.guarding import (
+    Guard,
+    Orders,
+    engines_folder,
+    new_folder,
+    scratch_folder,
+)
 from serve.engine.isolation import Isolation, find_isolation
 from serve.engine.life import Engine, Record, read_record, until_ready, write_record
 from serve.engine.measured import measured_in, to_profile
@@ -209,7 +215,7 @@ class EnginePool:
     def _launch(self, guard: Guard, mode: Mode) -> Launch:
         return Launch(
             socket=guard.socket,
-            scratch_dir=guard.folder,
+            scratch_dir=scratch_folder(guard.folder),
             cache_dir=self._config.cache_dir,
             mode=mode,
             extra_args=self._config.extra_args,
@@ -231,7 +237,9 @@ class EnginePool:
                 log_path=self._host_log(folder),
                 namespaces=self._isolation.namespaces,
                 argv=argv,
-                env=host_env(config.runtime, config.cache_dir, config.environ)
+                env=host_env(
+                    config.runtime, scratch_folder(folder), config.cache_dir, config.environ
+                )
                 | {MARKER: str(folder)},
                 grace_s=config.grace_s,
                 is_background=is_background,

@@ -16,7 +16,7 @@ from serve.gateway import ollama_asked as asked
 from serve.gateway import ollama_models as models
 from serve.gateway import ollama_told as told
 from serve.gateway.door import may_use
-from serve.gateway.exchange import Request
+from serve.gateway.exchange import Request, answer
 from serve.gateway.reply import say
 from serve.gateway.served import Served
 from serve.gateway.sse import Events
@@ -36,6 +36,9 @@ _NOT_HERE = (
     "Models are chosen by the operator of this server (inhouse pull, inhouse load), "
     "not over this API."
 )
+# What tools look for, in these very words.
+_GREETING = b"Ollama is running"
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _JSON, _LINES = (b"content-type", b"application/json"), (b"content-type", b"application/x-ndjson")
 _OF_THE_BODY = frozenset((b"content-type", b"content-length", b"content-encoding"))
 
@@ -56,9 +59,11 @@ class Ollama:
         path, method, key = request.path, request.method, request.caller.key
         if path.startswith(REFUSED):
             raise BadRequest(_NOT_HERE)
+        if path == "/":
+            return await answer(request, 200, _GREETING, [_TEXT])
         if path not in PATHS:
             raise RouteNotFound(method, path)
-        if method != ("GET" if path in _LOOKS else "POST"):
+        if method not in (("GET", "HEAD") if path in _LOOKS else ("POST",)):
             raise MethodNotAllowed(method, path)
         if path in _LOOKS:
             return await say(request, _LOOKS[path](self._served, key))

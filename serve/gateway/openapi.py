@@ -58,7 +58,6 @@ _LOOKS = (
     ("/v1/batches/{id}", "One batch", "Batch"),
     ("/api/tags", "Models, as Ollama lists them", "OllamaTags"),
     ("/api/ps", "Models that can answer now, as Ollama lists them", "OllamaTags"),
-    ("/api/version", "The version of Ollama's API that is spoken here", "OllamaVersion"),
 )
 _OLLAMA = (
     ("/api/chat", "Answer a conversation, in Ollama's words", "OllamaChat"),
@@ -147,7 +146,10 @@ def _others() -> list[tuple[str, str, dict[str, Any]]]:
     ready = _operation("/ready", "Whether any model can answer", {_JSON: words.ref("Ready")})
     ready["responses"]["503"] = ready["responses"]["200"]
     health = _operation("/health", "Whether the gateway lives", {_JSON: words.ref("Health")})
-    for operation in (ready, health):
+    hello = _operation("/", "What tools look for that want an Ollama", {_PLAIN: words.TEXT})
+    about = "The version of Ollama's API that is spoken here"
+    version = _operation("/api/version", about, {_JSON: words.ref("OllamaVersion")})
+    for operation in (ready, health, hello, version):
         operation["security"] = []
     batch = {_JSON: words.ref("Batch")}
     file = {_JSON: words.ref("File")}
@@ -159,6 +161,10 @@ def _others() -> list[tuple[str, str, dict[str, Any]]]:
     return [
         ("/ready", "get", ready),
         ("/health", "get", health),
+        ("/", "get", hello),
+        ("/", "head", _without_body(hello)),
+        ("/api/version", "get", version),
+        ("/api/version", "head", _without_body(version)),
         ("/metrics", "get", _operation("/metrics", "Metrics, for Prometheus", {_PLAIN: {}})),
         ("/openapi.json", "get", _operation("/openapi.json", "This document", {_JSON: {}})),
         ("/v1/files", "post", _operation("/v1/files", "Upload a file", file, upload)),
@@ -187,6 +193,12 @@ def _operation(
     if asked is not None:
         operation["requestBody"] = {"required": True, "content": _content(asked)}
     return operation
+
+
+def _without_body(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same, asked with HEAD."""
+    responses = operation["responses"] | {"200": {"description": "The answer's head."}}
+    return operation | {"responses": responses}
 
 
 def _refusals() -> dict[str, Any]:

@@ -32,7 +32,8 @@ def _relayed(*paths: str, **more: bool) -> dict[bytes, Route]:
     return {path.encode(): Route(path, "engine", **more) for path in paths}  # type: ignore[arg-type]
 
 
-_GET, _ANY = ("GET",), ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD")
+_GET, _LOOK = ("GET",), ("GET", "HEAD")
+_ANY = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD")
 _EXACT: dict[bytes, Route] = {
     **_relayed("/v1/chat/completions", "/v1/completions", streams_usage=True),
     **_relayed("/v1/responses", "/v1/messages", "/v1/embeddings"),
@@ -44,6 +45,9 @@ _EXACT: dict[bytes, Route] = {
     b"/metrics": Route("/metrics", "metrics", _GET, "metrics"),
     b"/health": Route("/health", "health", _GET, None),
     b"/ready": Route("/ready", "ready", _GET, None),
+    # How tools look for an Ollama, before they know a key: the same words whatever is served here.
+    b"/": Route("/", "ollama", _LOOK, None),
+    b"/api/version": Route("/api", "ollama", _LOOK, None),
     b"/openapi.json": Route("/openapi.json", "openapi", _GET),
     b"/v1/files": Route("/v1/files", "files", ("GET", "POST")),
     b"/v1/batches": Route("/v1/batches", "batches", ("GET", "POST")),

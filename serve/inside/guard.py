@@ -1,10 +1,10 @@
 """The guard of one engine: when it ends, nothing of the engine is left.
 
 Run as `python -I -S guard.py` by the launcher's Python; standard library only. Two processes: the
-outer one waits, clears the folder away and leaves; the inner one (PID 1 of the engine's namespaces
+outer one waits, clears the folders away and leaves; the inner one (PID 1 of the engine's namespaces
 where they are granted) starts the host, reaps, and listens on the socket.
 
-stdin: one JSON object with `namespaces` (of "user", "net", "ipc", "pid"), `folder` (removed at the
+stdin: one JSON object with `namespaces` (of "user", "net", "ipc", "pid"), `folders` (removed at the
 end), `fd` (the listening socket), `argv` and `env` of the host (no argv: only try the namespaces,
 then leave), `grace_s` (how long to live without a connection), `is_background` (be nice until told
 to serve, where that can be undone).
@@ -68,7 +68,8 @@ def run_outer(config: Record, inner: int) -> int:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(inner, signal.SIGKILL))
     _, status = os.waitpid(inner, 0)
     end_all(is_init=False)
-    remove(config.get("folder"))
+    for folder in config.get("folders", ()):
+        remove(folder)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -331,12 +332,15 @@ def descendants(root: int) -> list[int]:
     return found[1:]
 
 
-def remove(folder: str | None) -> None:
-    if folder is not None:
-        with contextlib.suppress(OSError):
-            for entry in Path(folder).iterdir():
+def remove(folder: str) -> None:
+    """As far as that is possible, with all that is in it; links are not followed."""
+    with contextlib.suppress(OSError):
+        for entry in Path(folder).iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                remove(str(entry))
+            else:
                 entry.unlink(missing_ok=True)
-            Path(folder).rmdir()
+        Path(folder).rmdir()
 
 
 def write(path: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""scripts/campaign NAME [--n N] [--seed S]: one long campaign, its result written to a page."""
+"""scripts/campaign NAME [--n N] [--seed S] …: one long campaign, its result written to a page."""
 
 import argparse
 import logging
@@ -6,7 +6,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from serve.errors import RuntimeMissing
 from tests.campaigns import (
@@ -64,13 +67,17 @@ def main() -> int:
     logging.disable()  # refusals are what we want to see, not hear
     campaign = CAMPAIGNS[arguments.name]
     count = arguments.n or campaign.count
+    flags = gateway_kills.Variant(arguments.commit, arguments.ledger)
+    run = campaign.run
+    if run is gateway_kills.run:
+        run = partial(run, variant=flags)
     with tempfile.TemporaryDirectory(prefix="campaign-") as place:
         try:
-            report = campaign.run(count, arguments.seed, Path(place), _told)
-        except (disk_full.NoRights, RuntimeMissing) as missing:
+            report = run(count, arguments.seed, Path(place), _told)
+        except (disk_full.NoRights, RuntimeMissing, pytest.skip.Exception) as missing:
             _told(f"{arguments.name} cannot be run here: {missing!r}")
             return 2
-    command = f"scripts/campaign {arguments.name} --n {count} --seed {arguments.seed}"
+    command = f"scripts/campaign {report.name} --n {count} --seed {arguments.seed}"
     write(arguments.page, report, command)
     print(report.summary())
     return 1 if report.failures else 0
@@ -81,8 +88,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("name", nargs="?", choices=CAMPAIGNS, help="without one, all are listed")
     parser.add_argument("--n", type=int, help="how many trials")
     parser.add_argument("--seed", type=int, default=1)
+    usual, of_kills = gateway_kills.USUAL, "of gateway-kills: how books are kept"
+    parser.add_argument("--commit", choices=("group", "each"), default=usual.commit, help=of_kills)
+    parser.add_argument(
+        "--ledger", choices=("sqlite", "postgresql"), default=usual.ledger, help=of_kills
+    )
     parser.add_argument("--page", type=Path, default=PAGE, help="where the result is written")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    is_usual = gateway_kills.Variant(arguments.commit, arguments.ledger) == usual
+    if not is_usual and arguments.name != "gateway-kills":
+        parser.error("--commit and --ledger are of gateway-kills")
+    return arguments
 
 
 def _told(problem: str) -> None:

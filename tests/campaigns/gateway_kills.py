@@ -1,11 +1,15 @@
 """The campaign `gateway-kills`: gateways and supervisors that are killed while requests run."""
 
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Literal
 
 from tests.campaigns.report import Report
+from tests.ledger.postgres import Postgres
 from tests.stack.agreement import accounts, disagreements
 from tests.stack.fire import KNOBS, SETTINGS, VICTIMS, make_keys, under_fire
 from tests.stack.house import House, running_house, until
@@ -24,14 +28,40 @@ _TURNS = (VICTIMS[0], VICTIMS[2], VICTIMS[0], VICTIMS[1], VICTIMS[0], VICTIMS[2]
 _GATEWAYS = {VICTIMS[0]: 1, VICTIMS[1]: 2}
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How the house keeps its books: `commit` as in its settings, and where the ledger is."""
+
+    commit: Literal["group", "each"] = "group"
+    ledger: Literal["sqlite", "postgresql"] = "sqlite"
+
+    def flags(self) -> str:
+        """As the command line has them; empty for the usual one."""
+        commit = " --commit each" if self.commit == "each" else ""
+        return commit + (" --ledger postgresql" if self.ledger == "postgresql" else "")
+
+    def promise(self) -> str:
+        """In words."""
+        more = []
+        if self.commit == "each":
+            more.append("with `commit: each`, where an end is on the disk before its client has it")
+        if self.ledger == "postgresql":
+            more.append("with the ledger in a PostgreSQL server")
+        return f"As `gateway-kills`, {' and '.join(more)}." if more else PROMISE
+
+
+USUAL = Variant()
+
+
 def run(
     count: int, seed: int, place: Path, told: Callable[[str], None] = lambda _: None,
-    requests: int = 1000,
+    requests: int = 1000, variant: Variant = USUAL,
 ) -> Report:  # fmt: skip
     """`count` kills, each while so many `requests` run."""
-    report = Report("gateway-kills", PROMISE, ("killed", "a request in the books"))
+    name = f"gateway-kills{variant.flags()}"
+    report = Report(name, variant.promise(), ("killed", "a request in the books"))
     dice = random.Random(seed)
-    with running_house(place / "house", KNOBS, SETTINGS) as house:
+    with _ledger(variant) as ledger, _house(place, ledger) as house:
         keys, engines, n_killed = make_keys(house), house.engines(), 0
         for number, victim in zip(range(count), cycle(_TURNS), strict=False):
             name = f"{seed}-{number}"
@@ -51,6 +81,24 @@ def run(
                 report.failures.append(f"kill {number}, {victim}: {problem}")
                 told(report.failures[-1])
     return report
+
+
+@contextlib.contextmanager
+def _ledger(variant: Variant) -> Iterator[dict[str, str]]:
+    """The settings of the ledger, where it is there. Skips if there is no PostgreSQL server."""
+    told: dict[str, str] = {"commit": variant.commit}
+    if variant.ledger == "sqlite":
+        yield told
+        return
+    server = Postgres()
+    try:
+        yield told | {"url": server.url()}
+    finally:
+        server.remove()
+
+
+def _house(place: Path, ledger: dict[str, str]) -> contextlib.AbstractContextManager[House]:
+    return running_house(place / "house", KNOBS, SETTINGS | {"ledger": ledger})
 
 
 def _is_whole(house: House) -> bool:

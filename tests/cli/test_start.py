@@ -22,7 +22,7 @@ from tests.cli.conftest import House
 HEAVY = {
     "serve.bundle", "serve.control", "serve.engine", "serve.fleet", "serve.gateway",
     "serve.hardware", "serve.mirror", "serve.cli.live", "serve.store.hub",
-    "asyncio", "cryptography", "fastapi", "hf_xet", "httpcore", "httpx", "httpx2",
+    "asyncio", "cryptography", "hf_xet", "httpcore", "httpx", "httpx2",
     "huggingface_hub", "modelscope", "prometheus_client", "psutil", "pynvml", "requests", "rich",
     "ssl", "starlette", "urllib.request", "uvicorn",
 }  # fmt: skip

@@ -267,7 +267,8 @@ def test_the_layers_of_flags_know_negations() -> None:
 
 def test_the_environment_is_closed_and_says_offline() -> None:
     inherited = {"PATH": "/bin", "HF_TOKEN": "secret", "INHOUSE_API_KEY": "k", "NVIDIA_X": "1"}
-    env = host_env(CPU, Path("/cache"), inherited | {"LD_PRELOAD": "/evil.so", "VLLM_PORT": "1"})
+    inherited |= {"LD_PRELOAD": "/evil.so", "VLLM_PORT": "1", "TMPDIR": "/of/all"}
+    env = host_env(CPU, Path("/s"), Path("/cache"), inherited)
     assert "secret" not in str(env) and "INHOUSE_API_KEY" not in env and "VLLM_PORT" not in env
     assert "/evil.so" not in env.get("LD_PRELOAD", "")
     assert env["PATH"] == "/rt/bin:/bin"
@@ -281,13 +282,16 @@ def test_the_environment_is_closed_and_says_offline() -> None:
 
 
 def test_a_command_brings_the_environment_of_its_host() -> None:
-    assert command().host_env == host_env(CPU, Path("/cache"), {})
+    assert command().host_env == host_env(CPU, LAUNCH.scratch_dir, Path("/cache"), {})
 
 
-def test_inner_sockets_lie_in_the_engines_folder_when_their_paths_fit() -> None:
-    assert command().env["VLLM_RPC_BASE_PATH"] == "/run/e"
-    deep = command(launch=replace(LAUNCH, scratch_dir=Path("/" + "x" * 90)))
-    assert len(deep.env["VLLM_RPC_BASE_PATH"]) + 37 <= 107
+def test_temporary_files_and_inner_sockets_lie_in_the_engines_own_folder() -> None:
+    built = command(launch=replace(LAUNCH, inherited={"TMPDIR": "/of/all"}))
+    assert built.env["VLLM_RPC_BASE_PATH"] == built.host_env["TMPDIR"] == "/run/e"
+    caches = [name for name in built.host_env if "CACHE" in name]
+    assert "TORCHINDUCTOR_CACHE_DIR" in caches
+    for name in caches:
+        assert built.host_env[name].startswith("/cache/"), name
 
 
 def test_libraries_are_preloaded_where_they_are(tmp_path: Path) -> None:
@@ -297,11 +301,11 @@ def test_libraries_are_preloaded_where_they_are(tmp_path: Path) -> None:
     gnu = tmp_path / "lib" / "python3.11" / "site-packages" / "torch.libs" / "libgomp-1.so.1"
     gnu.parent.mkdir(parents=True)
     gnu.touch()
-    assert host_env(runtime, tmp_path, {})["LD_PRELOAD"].endswith(str(gnu))
+    assert host_env(runtime, Path("/s"), tmp_path, {})["LD_PRELOAD"].endswith(str(gnu))
     (tmp_path / "lib" / "libiomp5.so").touch()
     (tmp_path / "libtcmalloc_minimal.so.4").touch()
     assert find_openmp(runtime) == tmp_path / "lib" / "libiomp5.so"
     assert find_allocator((str(tmp_path),)) == tmp_path / "libtcmalloc_minimal.so.4"
-    env = host_env(runtime, tmp_path, {})
+    env = host_env(runtime, Path("/s"), tmp_path, {})
     assert env["LD_PRELOAD"].endswith(str(tmp_path / "lib" / "libiomp5.so"))
     assert "libgomp" not in env["LD_PRELOAD"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from serve.engine.compiling import cpu_flags, find_cxx, program_key
+from serve.engine.command import cpu_flags
+from serve.engine.compiling import find_cxx, program_key
 from serve.engine.flags import to_argv
 from tests.engine_unit.pools import FAKE_HOST, GIB, fake_plan, fake_pool
 

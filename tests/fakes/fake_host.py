@@ -2,14 +2,17 @@
 
 Knobs are flags: `--import-s 0.2` (how long it imports), `--die-importing N` (with exit code N),
 `--die-compiled` (end when told to serve without `--enforce-eager`).
-Standard library only.
+What it leaves in TMPDIR and VLLM_RPC_BASE_PATH is what vLLM leaves there. Standard library only.
 """
 
 import argparse
 import json
 import os
+import socket
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
 EVENTS_FD = 3
@@ -34,8 +37,18 @@ def main() -> None:
         sys.exit(1)
     os.environ.update(order["env"])
     os.close(EVENTS_FD)
+    litter()
     fake_vllm = str(Path(__file__).with_name("fake_vllm.py"))
     os.execv(sys.executable, [sys.executable, fake_vllm, *order["argv"]])
+
+
+def litter() -> None:
+    """A rendezvous file, a folder with something in it, and a socket of ZeroMQ's."""
+    if "VLLM_RPC_BASE_PATH" in os.environ:
+        Path(tempfile.gettempdir(), f"vllm_dist_{uuid.uuid4().hex}").touch()
+        Path(tempfile.mkdtemp(prefix="pymp-"), "listener").touch()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"{os.environ['VLLM_RPC_BASE_PATH']}/{uuid.uuid4()}")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,18 @@ def test_models(client: ollama.Client, engine: FakeEngine, stack: Stack) -> None
     assert stack.client.get("/api/version").json()["version"][0].isdigit()
 
 
+def test_tools_find_what_they_look_for(stack: Stack) -> None:
+    found = stack.client.get("/")
+    assert (found.status_code, found.text) == (200, "Ollama is running")
+    assert found.headers["content-type"] == "text/plain; charset=utf-8"
+    for path in ("/", "/api/version", "/api/tags"):
+        asked, head = stack.client.get(path), stack.client.head(path)
+        assert head.status_code == 200 and head.content == b""
+        assert head.headers["content-length"] == str(len(asked.content))
+    assert stack.client.post("/").status_code == 405
+    assert stack.client.head("/api/chat").status_code == 405
+
+
 def test_a_request_without_a_prompt_only_wants_the_model(
     client: ollama.Client, engine: FakeEngine
 ) -> None:
@@ -119,6 +131,10 @@ def test_keys(tmp_path: Path) -> None:
     with running_gateway(tmp_path, Roster(1, models, (key,), is_open=False)) as stack:
         refused = httpx.get(f"{stack.url}/api/tags")
         assert refused.status_code == 401 and "API key is needed" in refused.json()["error"]
+        for path in ("/", "/api/version"):  # that it is here, before a key is known
+            assert httpx.get(f"{stack.url}{path}").status_code == 200
+            assert httpx.head(f"{stack.url}{path}").status_code == 200
+            assert httpx.post(f"{stack.url}{path}").status_code == 405
         client = ollama.Client(host=stack.url, headers={"authorization": "Bearer secret"})
         assert [model.model for model in client.list().models] == ["mine:latest"]
         for name, messages, status in (("other", HI, 403), ("other", [], 403), ("mine", HI, 502)):

@@ -89,7 +89,7 @@ IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
     "typer": ("cli/",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "fastapi": ("gateway/", "control/"),
+    "fastapi": (),  # a third of a second at every start, for what a table of routes does
     "starlette": ("gateway/", "control/"),
     "uvicorn": ("gateway/", "control/"),
     "httptools": ("gateway/", "bench/", "mirror/reading.py"),

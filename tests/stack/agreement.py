@@ -59,12 +59,12 @@ def accounts(house: House, since: float, limited: Sequence[tuple[str, str]] = ()
     used = {}
     for owner, name in limited:
         sums = house.rows(
-            f"SELECT sum(input_tokens + output_tokens) FROM usage WHERE {owner} = ? AND at >= ?",
-            name, midnight,
+            "SELECT sum(input_tokens + output_tokens) AS tokens FROM usage "
+            f"WHERE {owner} = ? AND at >= ?", name, midnight,
         )  # fmt: skip
         row = table.get(id_of(owner, name))
-        used[f"{owner} {name}"] = row.day_tokens if row else 0, sums[0][0] or 0
-    return Accounts({row["id"]: dict(row) for row in found}, served, used)
+        used[f"{owner} {name}"] = row.day_tokens if row else 0, int(sums[0]["tokens"] or 0)
+    return Accounts({row["id"]: row for row in found}, served, used)
 
 
 def disagreements(seen: Sequence[Seen], of: Accounts, n_killed: int = 0) -> list[str]:

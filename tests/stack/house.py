@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
+from psycopg.rows import dict_row
 
 from serve.journal import Journals
 from serve.limits import Table
@@ -27,6 +29,7 @@ from tests.cli.conftest import CONFIG, FAKE_PYTHON, FAKES
 from tests.fakes.tiny import llama_file
 
 Knobs = Mapping[str, object]
+Row = Mapping[str, Any]
 _FOREIGN = ("INHOUSE_", "HF_", "HUGGINGFACE_", "XDG_", "FAKE_")
 _READY_S = 60.0
 
@@ -41,6 +44,7 @@ class House:
     port: int
     models: tuple[str, ...]
     environ: dict[str, str]
+    ledger: str | None = None  # its URL; None: SQLite, in its home
     process: subprocess.Popen[str] | None = None
     starts: int = 0
     is_stopped: bool = True  # in order: nothing runs
@@ -122,12 +126,15 @@ class House:
         found = next(each for each in self.status()["models"] if each["name"] == model)
         return _get(found["socket"], path)
 
-    def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        """What stands in the ledger, read without any code of ours."""
+    def rows(self, sql: str, *values: object) -> Sequence[Row]:
+        """What stands in the ledger, read without any code of ours. `sql` has `?` for values."""
+        if self.ledger is not None:
+            with psycopg.connect(self.ledger, row_factory=dict_row) as there:
+                return there.execute(sql.replace("?", "%s").encode(), values).fetchall()
         file = f"file:{self.home / 'ledger.sqlite3'}?mode=ro"
         with closing(sqlite3.connect(file, uri=True, timeout=10)) as database:
             database.row_factory = sqlite3.Row
-            return database.execute(sql, values).fetchall()
+            return [dict(row) for row in database.execute(sql, values)]
 
     def limits(self) -> dict[int, Counts]:
         """All rows of the table of limits, by their ids (`serve.limits.layout.id_of`)."""
@@ -201,7 +208,7 @@ def make_house(folder: Path, models: Mapping[str, Knobs], settings: Mapping[str,
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     environ |= {"HOME": str(folder), "INHOUSE_HOME": str(folder / "home"), "INHOUSE_RUN": str(run)}
     environ |= {"PYTHONPATH": str(FAKES.parents[1])}
-    return House(folder, run, port, tuple(models), environ)
+    return House(folder, run, port, tuple(models), environ, ours.get("ledger", {}).get("url"))
 
 
 def until(condition: Callable[[], object], timeout_s: float = 30) -> None:

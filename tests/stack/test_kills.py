@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns import gateway_kills
+from tests.campaigns.gateway_kills import Variant
 from tests.stack.agreement import Accounts, Served, disagreements
 from tests.stack.client import Seen
 
@@ -20,6 +21,15 @@ def test_four_accounts_agree_after_kills(tmp_path: Path) -> None:
     report = gateway_kills.run(4, 1, tmp_path, print, requests=200)
     assert report.total == 800 and report.failures == []
     assert sum(n for (_, outcome), n in report.trials.items() if outcome == "ok") > 500
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "variant", [Variant(commit="each"), Variant(ledger="postgresql")], ids=Variant.flags
+)
+def test_they_agree_however_the_books_are_kept(tmp_path: Path, variant: Variant) -> None:
+    report = gateway_kills.run(2, 1, tmp_path, print, 200, variant)  # a gateway, the supervisor
+    assert report.total == 400 and report.failures == []
 
 
 @pytest.mark.parametrize(
