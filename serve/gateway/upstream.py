@@ -6,6 +6,7 @@ aiohttp. Parsing is httptools' (llhttp).
 """
 
 import asyncio
+import logging
 import ssl
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from serve.log import fields
+
+_logger = logging.getLogger(__name__)
 _MAX_IDLE = 256  # connections kept per engine
 _FULL_RETRIES_S = (0.01, 0.05, 0.2, 1.0)  # the engine's backlog is full: it lives, come again
 _CONNECT_S = 5.0
@@ -279,7 +283,7 @@ class Pool:
         return connection
 
     async def connect(self, address: str) -> Connection | None:
-        """A new connection; None if nobody listens there."""
+        """A new connection; None if nobody is there, or who is there is not believed."""
         for retry_s in (*_FULL_RETRIES_S, None):
             try:
                 async with asyncio.timeout(_CONNECT_S):
@@ -288,7 +292,9 @@ class Pool:
                 if retry_s is None:
                     return None
                 await asyncio.sleep(retry_s)
-            except (OSError, TimeoutError):  # a certificate that is not good is an OSError too
+            except (OSError, TimeoutError) as error:  # a bad certificate is an OSError too
+                reason = str(error) or "no answer in time"
+                _logger.warning("not reached %s", fields(address=address, reason=reason))
                 return None
         return None
 

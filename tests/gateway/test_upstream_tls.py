@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -23,8 +24,13 @@ def authority() -> trustme.CA:
 
 @pytest.fixture(scope="module")
 def stack(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with believing(authority, tmp_path_factory.mktemp("gw")) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def believing(authority: trustme.CA, folder: Path) -> Iterator[Stack]:
     """A gateway that believes `authority`, as its operator has said."""
-    folder = tmp_path_factory.mktemp("gw")
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
@@ -91,22 +97,38 @@ def expired(authority: trustme.CA) -> trustme.LeafCert:
     return authority.issue_cert("localhost", not_after=yesterday)
 
 
+BY_NAME, BY_NUMBER = "https://localhost:{}", "https://127.0.0.1:{}"
+
+
 @pytest.mark.parametrize(
-    ("make", "url"),
+    ("make", "url", "reason"),
     [
-        (lambda authority: trustme.CA().issue_cert("localhost"), "https://localhost:{}"),
-        (lambda authority: authority.issue_cert("elsewhere.example"), "https://localhost:{}"),
-        (lambda authority: authority.issue_cert("localhost"), "https://127.0.0.1:{}"),
-        (expired, "https://localhost:{}"),
-        (lambda authority: authority.issue_cert("localhost"), "http://localhost:{}"),
+        (lambda authority: trustme.CA().issue_cert("localhost"), BY_NAME, "unable to get local"),
+        (lambda authority: authority.issue_cert("elsewhere.test"), BY_NAME, "Hostname mismatch"),
+        (lambda authority: authority.issue_cert("localhost"), BY_NUMBER, "IP address mismatch"),
+        (expired, BY_NAME, "certificate has expired"),
     ],
-    ids=["unknown authority", "another name", "a number for a name", "expired", "no TLS"],
-)  # fmt: skip
-def test_a_server_that_is_not_believed_gets_no_request(
-    stack: Stack, authority: trustme.CA, make: Callable[[trustme.CA], trustme.LeafCert], url: str
+    ids=["unknown authority", "another name", "a number for a name", "expired"],
+)
+def test_a_server_that_is_not_believed_gets_no_request_and_the_log_says_why(
+    authority: trustme.CA,
+    make: Callable[[trustme.CA], trustme.LeafCert],
+    url: str,
+    reason: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with upstream(stack, make(authority), url) as engine:
+    with believing(authority, tmp_path) as stack, upstream(stack, make(authority), url) as engine:
         for more in ({}, {"stream": True}):
             answer = ask(stack, **more)
             assert (answer.status_code, answer.json()["error"]["code"]) == (502, "engine_gone")
+        assert engine.last() == {}
+    said = capfd.readouterr().err
+    assert f"not reached address={url.format('')}" in said and reason in said
+    assert MARK not in said
+
+
+def test_without_tls_it_is_not_spoken_to(stack: Stack, authority: trustme.CA) -> None:
+    with upstream(stack, authority.issue_cert("localhost"), "http://localhost:{}") as engine:
+        assert ask(stack).status_code == 502
         assert engine.last() == {}
