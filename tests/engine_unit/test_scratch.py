@@ -75,7 +75,8 @@ def test_nothing_is_left(isolation: str, is_long: bool, victims: tuple[int, ...]
 async def ended(engine: Engine, victims: tuple[int, ...]) -> bool:
     processes = family(engine)
     for victim in victims:
-        processes[victim].kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended with the one before
+            processes[victim].kill()
     if not victims:
         await engine.stop(2.0)
     async with asyncio.timeout(10.0):
