@@ -167,6 +167,7 @@ def _read_any(body: bytes) -> Asked:
             or _number(find("max_output_tokens"))
         )
         answers = _number(find("n"))
+        _any(find("stream_options", _NULL))  # which is read later, where nothing may go wrong
     except msgspec.ValidationError:
         raise BadRequest("The body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):

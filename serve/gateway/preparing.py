@@ -1,10 +1,14 @@
 """What a call asks of the limits, and what its engine gets instead of what the client sent."""
 
+from msgspec import structs
+
 from serve.gateway.call import Call
 from serve.gateway.estimate import Estimate
 from serve.gateway.heads import priority
 from serve.limits import Ask
 from serve.roster import ServedModel
+
+_LARGE_BYTES = 16 * 1024
 
 
 def ask_for(
@@ -38,3 +42,5 @@ def prepare(call: Call, model: ServedModel, salt: bytes) -> None:
     call.salt = salt
     call.drops_usage = asked.is_stream and route.streams_usage and not asked.wants_usage()
     call.body = asked.for_engine(name, salt, call.drops_usage)
+    if len(asked.body) > _LARGE_BYTES:  # once is enough, for hundreds at a time
+        call.asked = structs.replace(asked, body=b"", frame=b"", looked=None)

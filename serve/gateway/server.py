@@ -19,6 +19,7 @@ from serve.gateway.app import Gateway
 from serve.gateway.config import Config
 from serve.gateway.direct import DirectProtocol
 from serve.gateway.known import KnownHeads
+from serve.gateway.memory import keep_small
 from serve.gateway.protocol import sweep
 from serve.gateway.served import Served
 from serve.gateway.tls import certificates
@@ -68,6 +69,7 @@ async def _serve(config: Config) -> None:
         server.batches = asyncio.create_task(gateway.batches.run(served, gateway.relay.carry))
         tasks.append(server.batches)
         tasks.append(asyncio.create_task(gateway.probes.show()))
+        tasks.append(asyncio.create_task(keep_small()))
         if tls is not None:
             tasks.append(asyncio.create_task(tls.keep_fresh()))
         await server.serve([socket.socket(fileno=config.fd)])

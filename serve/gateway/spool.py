@@ -16,15 +16,13 @@ import stat
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing import TYPE_CHECKING, BinaryIO
 
 from serve.disk import disk_errors
 from serve.errors import NoSuchObject
+
+if TYPE_CHECKING:
+    from serve.gateway.sealing import Cipher
 
 KEY_BYTES = 32
 FRAME_BYTES = 64 * 1024  # of plain text; what is written in pieces is cut so by its writer
@@ -43,8 +41,10 @@ class Spool:
     each name has one writer."""
 
     def __init__(self, folder: Path, key: bytes) -> None:
+        from serve.gateway.sealing import Cipher  # most gateways have no spool
+
         self.folder = folder
-        self._key = key
+        self._key, self._cipher_of = key, Cipher
         with disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.chmod(0o700)
@@ -156,20 +156,19 @@ class Spool:
             raise _missing(name)
         return file
 
-    def _begin(self, file: BinaryIO, name: str, kind: bytes) -> AESGCM:
+    def _begin(self, file: BinaryIO, name: str, kind: bytes) -> "Cipher":
         salt = secrets.token_bytes(_SALT_BYTES)
         file.write(kind + salt)
         return self._make_cipher(salt, name, kind)
 
-    def _cipher(self, file: BinaryIO, name: str, kind: bytes) -> AESGCM:
+    def _cipher(self, file: BinaryIO, name: str, kind: bytes) -> "Cipher":
         start = file.read(len(kind) + _SALT_BYTES)
         if len(start) != len(kind) + _SALT_BYTES or not start.startswith(kind):
             raise _missing(name)
         return self._make_cipher(start[len(kind) :], name, kind)
 
-    def _make_cipher(self, salt: bytes, name: str, kind: bytes) -> AESGCM:
-        made = HKDF(SHA256(), KEY_BYTES, salt, kind + name.encode())
-        return AESGCM(made.derive(self._key))
+    def _make_cipher(self, salt: bytes, name: str, kind: bytes) -> "Cipher":
+        return self._cipher_of(self._key, salt, kind + name.encode())
 
 
 class Log:
@@ -245,9 +244,9 @@ def _bound(number: int, is_last: bool) -> bytes:
     return number.to_bytes(8) + bytes([is_last])
 
 
-def _closed(cipher: AESGCM, frame: bytes, number: int, is_last: bool) -> bytes:
+def _closed(cipher: "Cipher", frame: bytes, number: int, is_last: bool) -> bytes:
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    box = nonce + cipher.encrypt(nonce, frame, _bound(number, is_last))
+    box = nonce + cipher.seal(nonce, frame, _bound(number, is_last))
     return len(box).to_bytes(_LENGTH_BYTES) + box
 
 
@@ -260,11 +259,11 @@ def _next_box(file: BinaryIO) -> bytes | None:
     return box if len(box) == length else None
 
 
-def _opened(cipher: AESGCM, box: bytes | None, number: int, is_last: bool, name: str) -> bytes:
+def _opened(cipher: "Cipher", box: bytes | None, number: int, is_last: bool, name: str) -> bytes:
     if box is None:
         raise _missing(name)
     nonce, text = box[:_NONCE_BYTES], box[_NONCE_BYTES:]
-    try:
-        return cipher.decrypt(nonce, text, _bound(number, is_last))
-    except InvalidTag:
-        raise _missing(name) from None
+    opened = cipher.open(nonce, text, _bound(number, is_last))
+    if opened is None:
+        raise _missing(name)
+    return opened

@@ -78,6 +78,7 @@ def test_no_other_byte_changes_where_the_key_is_plain(case: tuple[bytes, str]) -
         (b"model=m", "not valid JSON", None),
         (b"\xff\xfe", "not valid JSON", None),
         (b'{"model":"\xff"}', "not valid JSON", None),
+        (b'{"model":"m","stream":true,"stream_options":{"a":"\xff"}}', "not valid JSON", None),
         (b'{"model":"\\ud800"}', "not valid JSON", None),
         (b'{"model":"m","x":"\\ud83d"}', "not valid JSON", None),  # half an emoji
         (b'{"model":"m","x":NaN}', "not valid JSON", None),

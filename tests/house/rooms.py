@@ -60,6 +60,7 @@ LAZY = {
     "bundle/openssf.py": "model_signing",
     "hardware/nvml.py": "pynvml",
     "gateway/app.py": "serve.gateway.traces",
+    "gateway/spool.py": "serve.gateway.sealing",
     "ledger/database.py": "serve.ledger.migrating",
 }
 
@@ -97,7 +98,7 @@ IMPORT_OWNERS: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("ledger/",),
     "alembic": ("ledger/",),
     "sqlite3": ("ledger/",),
-    "cryptography": ("bundle/", "gateway/spool.py"),
+    "cryptography": ("bundle/", "gateway/sealing.py"),
     "xxhash": ("roster/",),
     "opentelemetry": ("gateway/traces.py",),
     "psycopg": (),  # SQLAlchemy loads it
