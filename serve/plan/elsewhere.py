@@ -7,6 +7,7 @@ from serve.hardware import Gpu, Machine, known_gpus
 from serve.plan.attempt import Attempt, Question, layout_of, with_wishes
 from serve.plan.capability import problem
 from serve.plan.choice import choose
+from serve.plan.extent import is_beyond
 from serve.plan.kv import pool
 from serve.plan.search import Place
 from serve.shape import Parallel
@@ -107,6 +108,8 @@ def _may_spread(question: Question) -> bool:
 def _on(question: Question, card: Gpu, count: int) -> Attempt | None:
     """The model on so many free cards of this kind, linked alike; None: it does not fit."""
     total = card.total_bytes
+    if is_beyond(question.geometry, replace(question.wishes, available_kv_bytes=None)):
+        return None  # only an engine that runs proves such a length
     if _least_bytes(question) > count * total:
         return None  # needs no look at every way to cut it
     cards = tuple(

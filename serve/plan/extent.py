@@ -57,10 +57,17 @@ def context_within(geometry: Geometry, wishes: Wishes) -> int:
         return wished
     if wished is None and most is None:
         raise refusal("context", "config.json names no length; say how long it should be")
-    if wishes.is_strict and wished is not None and most is not None and wished > most:
+    if wished is not None and is_beyond(geometry, wishes):
         problem = f"{wished:,} tokens are more than the {most:,} that the model allows"
         raise refusal("context", problem, f"at most {most}")
     return min(length for length in (wished, most) if length is not None)
+
+
+def is_beyond(geometry: Geometry, wishes: Wishes) -> bool:
+    """Whether a strict wish is longer than the model's own context, and no engine has run so."""
+    wished, most = wishes.context_tokens, geometry.max_position
+    is_told = wishes.is_strict and wishes.available_kv_bytes is None
+    return is_told and wished is not None and most is not None and wished > most
 
 
 @lru_cache(maxsize=256)

@@ -214,3 +214,11 @@ def test_a_machine_without_gpus_is_told_of_one_that_would_do() -> None:
     verdict = judge(shape(LLAMA_8B), Machine(cpu(8)), Wishes())
     assert verdict.cures[-1].flags[0] == "--gpus"
     assert verdict.cures[-1].price.startswith("1 card of ")
+
+
+def test_a_length_that_only_a_running_engine_proves_is_asked_of_no_other_card() -> None:
+    wishes = Wishes(context_tokens=50_000, available_kv_bytes=1 * GIB, is_strict=True)
+    found = cures_of(wishes)  # 40,960 is what the model allows
+    assert not any("--gpus" in cure.flags for cure in found)
+    allowed = cures_of(replace(wishes, context_tokens=40_960))
+    assert any("--gpus" in cure.flags for cure in allowed)
