@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ def started(
     argv = [str(python), str(script), json.dumps(told), str(folder)]
     # Two ranks on one NUMA node have to be bound by hand.
     binding = {"VLLM_CPU_OMP_THREADS_BIND": "|".join(map(str, CPU.cores[:ranks]))}
-    done = subprocess.run(
-        argv, env=os.environ | binding, capture_output=True, text=True, timeout=360
-    )
+    # Engines leave sockets behind, and those have short names only.
+    with tempfile.TemporaryDirectory(prefix="ih") as scratch:
+        env = os.environ | binding | {"TMPDIR": scratch}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=360)
     assert done.returncode == 0, done.stderr[-3000:]
     found = {each["name"]: each for each in map(json.loads, done.stdout.splitlines())}
     lines = set(LOGGED.findall(done.stderr))
