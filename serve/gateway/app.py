@@ -22,12 +22,12 @@ from serve.gateway.exchange import Request, answer
 from serve.gateway.known import KnownHead
 from serve.gateway.metrics import Metrics
 from serve.gateway.ollama import Ollama
+from serve.gateway.pool import Pool
 from serve.gateway.probes import Probes
 from serve.gateway.relay import Relay
 from serve.gateway.routes import Route
 from serve.gateway.salt import Salts
 from serve.gateway.served import Served
-from serve.gateway.upstream import Pool
 from serve.journal import Journal
 from serve.limits import Admission, Table
 from serve.quota import Tenant

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from serve.gateway.call import Call
 from serve.gateway.exchange import Request, told_of
-from serve.gateway.upstream import host_of
+from serve.gateway.pool import host_of
 from serve.quota import Priority
 from serve.roster import Replica
 

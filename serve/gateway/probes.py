@@ -10,10 +10,10 @@ from serve.gateway.door import may_use
 from serve.gateway.exchange import Request, answer
 from serve.gateway.merging import merge
 from serve.gateway.metrics import CONTENT_TYPE, Metrics
+from serve.gateway.pool import Pool
 from serve.gateway.reply import say
 from serve.gateway.served import Served
 from serve.gateway.siblings import EVERY_S, leave, together
-from serve.gateway.upstream import Pool
 
 _SCRAPE_TIMEOUT_S = 2.0
 _MODELS = "/v1/models/"

@@ -18,11 +18,12 @@ from serve.gateway.config import Config
 from serve.gateway.door import may_use
 from serve.gateway.exchange import Request as Request  # where other parts look for it
 from serve.gateway.heads import head
+from serve.gateway.pool import Pool
 from serve.gateway.preparing import ask_for, prepare
 from serve.gateway.routes import Route, find
 from serve.gateway.salt import Salts
 from serve.gateway.served import DRAIN_RETRY_S, Served
-from serve.gateway.upstream import Connection, Pool
+from serve.gateway.upstream import Connection
 from serve.gateway.waiting import Comments
 from serve.limits import Admission, Ask
 from serve.roster import Chooser, Replica, Roster, ServedModel

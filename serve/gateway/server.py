@@ -17,7 +17,7 @@ import uvloop
 from serve.errors import ControlLost, NotRunning
 from serve.gateway.app import Gateway
 from serve.gateway.config import Config
-from serve.gateway.direct import DirectProtocol
+from serve.gateway.front import DirectProtocol
 from serve.gateway.known import KnownHeads
 from serve.gateway.memory import keep_small
 from serve.gateway.protocol import sweep

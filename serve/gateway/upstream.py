@@ -1,4 +1,4 @@
-"""Pooled HTTP/1.1 connections to engines, over unix sockets and TCP.
+"""One HTTP/1.1 connection to an engine, and the answer that is coming in on it.
 
 Our own protocol and not an HTTP client library, because it decides what a gateway costs: in
 front of the same upstream it carried three times the requests per CPU-second of one with
@@ -6,22 +6,11 @@ aiohttp. Parsing is httptools' (llhttp).
 """
 
 import asyncio
-import logging
-import ssl
-from collections import defaultdict
 from collections.abc import Callable
-from functools import lru_cache
 from itertools import count
-from urllib.parse import urlsplit
+from typing import Protocol
 
 import httptools
-
-from serve.log import fields
-
-_logger = logging.getLogger(__name__)
-_MAX_IDLE = 256  # connections kept per engine
-_FULL_RETRIES_S = (0.01, 0.05, 0.2, 1.0)  # the engine's backlog is full: it lives, come again
-_CONNECT_S = 5.0
 
 # What one read may bring. Of a stream little: what its client does not take waits in our memory,
 # and ten thousand slow clients must fit into it.
@@ -40,6 +29,18 @@ _MOST_OPENINGS = 4096
 
 
 OnChunk = Callable[[bytes, bytes], None]
+
+
+class Home(Protocol):
+    """Where idle connections are kept: the pool."""
+
+    def keep(self, connection: "Connection") -> bool:
+        """Take one back; False if there are enough."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """It is lost."""
+        ...
 
 
 class _Names(dict[bytes, bytes | None]):
@@ -98,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         "is_reused", "length", "on_body", "on_chunk_complete", "on_chunk_header", "status",
     )  # fmt: skip
 
-    def __init__(self, pool: "Pool", address: str) -> None:
+    def __init__(self, pool: Home, address: str) -> None:
         self._pool = pool
         self.address = address
         self._chunks: list[bytes] = []
@@ -265,105 +266,3 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.is_complete = True
         self._is_kept = self._parser.should_keep_alive()  # llhttp knows it only here
-
-
-class Pool:
-    """The connections to all engines that are idle, by address."""
-
-    def __init__(self) -> None:
-        self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
-
-    def take(self, address: str) -> Connection | None:
-        """An idle connection, if there is one."""
-        idle = self._idle.get(address)
-        if not idle:
-            return None
-        connection = idle.pop()
-        connection.is_reused = True
-        return connection
-
-    async def connect(self, address: str) -> Connection | None:
-        """A new connection; None if nobody is there, or who is there is not believed."""
-        for retry_s in (*_FULL_RETRIES_S, None):
-            try:
-                async with asyncio.timeout(_CONNECT_S):
-                    return await self._open(address)
-            except BlockingIOError:
-                if retry_s is None:
-                    return None
-                await asyncio.sleep(retry_s)
-            except (OSError, TimeoutError) as error:  # a bad certificate is an OSError too
-                reason = str(error) or "no answer in time"
-                _logger.warning("not reached %s", fields(address=address, reason=reason))
-                return None
-        return None
-
-    async def _open(self, address: str) -> Connection:
-        loop = asyncio.get_running_loop()
-        if address.startswith("unix:"):
-            path = address.removeprefix("unix:")
-            return (await loop.create_unix_connection(lambda: Connection(self, address), path))[1]
-        url = urlsplit(address)
-        is_tls = url.scheme == "https"
-        port = url.port or (443 if is_tls else 80)
-        context = _tls() if is_tls else None
-        made = await loop.create_connection(
-            lambda: Connection(self, address), url.hostname or "", port, ssl=context
-        )
-        return made[1]
-
-    def keep(self, connection: Connection) -> bool:
-        """Take a connection back; False if there are enough."""
-        idle = self._idle[connection.address]
-        if len(idle) >= _MAX_IDLE:
-            return False
-        idle.append(connection)
-        return True
-
-    def forget(self, connection: Connection) -> None:
-        """It is lost."""
-        idle = self._idle.get(connection.address)
-        if idle is not None:
-            if connection in idle:
-                idle.remove(connection)
-            if not idle:
-                del self._idle[connection.address]
-
-    async def fetch(self, address: str, path: str, timeout_s: float) -> bytes | None:
-        """The body of a GET that was answered with 200 in time; None otherwise."""
-        connection: Connection | None = None
-        over = asyncio.Event()
-        parts: list[bytes] = []
-
-        def news() -> None:
-            if connection is not None:
-                parts.append(connection.take())
-                if connection.is_complete or connection.is_lost:
-                    over.set()
-
-        try:
-            async with asyncio.timeout(timeout_s):
-                connection = await self.connect(address)
-                if connection is None:
-                    return None
-                head = f"GET {path} HTTP/1.1\r\nhost: {host_of(address)}\r\n\r\n"
-                connection.ask(head.encode(), b"", news)
-                await over.wait()
-        except TimeoutError:
-            return None
-        finally:
-            if connection is not None:
-                connection.abort()
-        is_whole = connection.is_complete and connection.status == 200
-        return b"".join(parts) if is_whole else None
-
-
-@lru_cache(256)
-def host_of(address: str) -> str:
-    """What an upstream at this address is called in `Host`."""
-    return "engine" if address.startswith("unix:") else urlsplit(address).netloc
-
-
-@lru_cache(1)
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()

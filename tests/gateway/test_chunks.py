@@ -14,8 +14,9 @@ from serve.gateway.body import NOTHING
 from serve.gateway.call import Call
 from serve.gateway.direct import Direct
 from serve.gateway.exchange import Request
+from serve.gateway.pool import Pool
 from serve.gateway.routes import find
-from serve.gateway.upstream import Connection, OnChunk, Pool
+from serve.gateway.upstream import Connection, OnChunk
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from serve.errors import InhouseError
-from serve.gateway.direct import Direct, DirectProtocol
+from serve.gateway.direct import Direct
 from serve.gateway.door import Door
 from serve.gateway.exchange import Request
+from serve.gateway.front import DirectProtocol
 from serve.gateway.known import KnownHead, KnownHeads
 from serve.gateway.routes import Route, find
 from serve.gateway.served import Served
